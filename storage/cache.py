@@ -1,0 +1,92 @@
+"""What is already paid for? Append-only rows, addressed by a key that is a hash of everything that can change them.
+
+A cache is a folder of Parquet parts. A part's name is the sha256 of its bytes and it appears by one rename, so a part
+that is there is whole, and `verify` needs no manifest. A key that comes twice keeps its first row.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from storage.errors import StoreError
+from storage.files import naming, sha256_file, sync
+from storage.schema import Schema, check
+
+
+class Cache:
+    """Rows of `schema` under `folder`, addressed by the string column `key`.
+
+    Open state: the index key -> part, read once (key columns only) and kept up with this process's own appends.
+    """
+
+    def __init__(self, folder: Path, schema: Schema, *, key: str) -> None:
+        self.folder = folder
+        self.schema = schema
+        self.key = key
+        self._parts: dict[str, Path] = {}
+        for part in self.parts():
+            self._index(pl.read_parquet(part, columns=[key], memory_map=False)[key], part)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._parts
+
+    def parts(self) -> list[Path]:
+        """Every part on disk, in name order."""
+        return sorted(self.folder.glob("[0-9a-f]*.parquet"))
+
+    def keys(self) -> set[str]:
+        """Every key there is."""
+        return set(self._parts)
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of `keys` that are not here, each once, in order."""
+        return [key for key in dict.fromkeys(keys) if key not in self._parts]
+
+    def append(self, rows: pl.DataFrame) -> int:
+        """Store the rows whose key is new; on return they are on the disk. Returns how many were new.
+
+        Raises DataError where `rows` breaks the schema, StoreError where it cannot be written.
+        """
+        rows = check(rows, self.schema, table=self.folder.name).unique(self.key, keep="first", maintain_order=True)
+        rows = rows.filter(~pl.col(self.key).is_in(list(self._parts.keys())))
+        if rows.is_empty():
+            return 0
+        temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
+        with naming(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                rows.write_parquet(temporary)
+                sync(temporary)
+                part = self.folder / f"{sha256_file(temporary)}.parquet"
+                temporary.replace(part)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            sync(self.folder)
+        self._index(rows[self.key], part)
+        return len(rows)
+
+    def fetch(self, keys: Sequence[str]) -> pl.DataFrame:
+        """The rows of `keys`, one for each, in the order asked. Raises StoreError naming a key that is not here."""
+        missing = self.missing(keys)
+        if missing:
+            raise StoreError(f"{self.folder} has no row for {len(missing)} keys, the first {missing[0]}")
+        wanted = pl.DataFrame({self.key: list(keys)}, schema={self.key: pl.String})
+        parts = sorted({self._parts[key] for key in keys})
+        found = [pl.read_parquet(part, memory_map=False).join(wanted.unique(), on=self.key, how="semi") for part in parts]
+        rows = pl.concat(found) if found else pl.DataFrame(schema=self.schema)
+        rows = rows.unique(self.key, keep="first", maintain_order=True)
+        return wanted.join(rows, on=self.key, how="left", maintain_order="left").select(list(self.schema))
+
+    def verify(self) -> list[str]:
+        """Re-read every part; one sentence for each whose bytes are not those it was named for."""
+        return [f"{part} is damaged" for part in self.parts() if sha256_file(part) != part.stem]
+
+    def _index(self, keys: pl.Series, part: Path) -> None:
+        for key in keys:
+            self._parts.setdefault(key, part)
