@@ -53,7 +53,7 @@ class Cache:
         Raises DataError where `rows` breaks the schema, StoreError where it cannot be written.
         """
         rows = check(rows, self.schema, table=self.folder.name).unique(self.key, keep="first", maintain_order=True)
-        rows = rows.filter(~pl.col(self.key).is_in(list(self._parts.keys())))
+        rows = rows.filter([key not in self._parts for key in rows[self.key]])
         if rows.is_empty():
             return 0
         temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
@@ -77,8 +77,9 @@ class Cache:
         if missing:
             raise StoreError(f"{self.folder} has no row for {len(missing)} keys, the first {missing[0]}")
         wanted = pl.DataFrame({self.key: list(keys)}, schema={self.key: pl.String})
-        parts = sorted({self._parts[key] for key in keys})
-        found = [pl.read_parquet(part, memory_map=False).join(wanted.unique(), on=self.key, how="semi") for part in parts]
+        asked = wanted.unique()
+        parts = [pl.read_parquet(part, memory_map=False) for part in sorted({self._parts[key] for key in keys})]
+        found = [part.join(asked, on=self.key, how="semi") for part in parts]
         rows = pl.concat(found) if found else pl.DataFrame(schema=self.schema)
         rows = rows.unique(self.key, keep="first", maintain_order=True)
         return wanted.join(rows, on=self.key, how="left", maintain_order="left").select(list(self.schema))

@@ -125,7 +125,7 @@ def publish(
             temporary.rename(target)
         except OSError as error:
             if target.exists():
-                raise StoreError(f"{target} was published by another writer meanwhile; run the command again") from error
+                raise StoreError(f"another writer published {target} meanwhile; run the command again") from error
             raise StoreError(f"cannot write {target}: {error.strerror}") from error
         with naming(parent):
             sync(parent)
@@ -170,10 +170,21 @@ def read_version(path: Path) -> Version:
         sealed = dict(content)
         seal = sealed.pop("seal")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise StoreError(f"{manifest} is missing or damaged ({error}); `nightshift verify` says what else is") from error
+        raise StoreError(f"{manifest} is missing or damaged ({error}); see `nightshift verify`") from error
     if _seal(sealed)["seal"] != seal:
         raise StoreError(f"{manifest} is damaged: its content does not match its seal")
     return Version(path, int(path.name[1:]), content)
+
+
+def checked(version: Version, name: str) -> Path:
+    """Path of a version's file, after re-reading it against the manifest. Raises StoreError where it is damaged."""
+    said = version.manifest["files"].get(name)
+    path = version.path / name
+    if said is None or not path.is_file() or sha256_file(path) != said["sha256"]:
+        raise StoreError(
+            f"{path} is missing or damaged: it is not the file its manifest names; see `nightshift verify`"
+        )
+    return path
 
 
 def verify(version: Version) -> list[str]:
