@@ -76,13 +76,14 @@ def _dataset_views(connection: duckdb.DuckDBPyConnection, root: Path) -> bool:
 def _feature_views(connection: duckdb.DuckDBPyConnection, root: Path, *, clocked: bool) -> None:
     history, rejected = [], []
     names = feature_sets(root)
+    instant = _instant("as_of", clocked=clocked)
     for name in names:
         every = files.versions(folder(root, name))
         newest = every[-1]
         entity, dim = f"{newest.meta['entity']}_id", int(newest.meta["dim"])
         connection.execute(
             f"""CREATE VIEW {_name(name)} AS
-            SELECT f.entity_id AS {entity}, {_instant("f.as_of", clocked=clocked)} AS as_of, to_timestamp(f.created_at) AS created_at,
+            SELECT f.entity_id AS {entity}, {instant} AS as_of, to_timestamp(f.created_at) AS created_at,
                    f.n_history, f.text, v.vector::FLOAT[{dim}] AS vector, f.n_tokens, f.truncated, f.text_key
             FROM {_parquet([newest.path / "features.parquet"])} f
             JOIN {_parquet([newest.path / "vectors.parquet"])} v USING (text_hash)
@@ -92,11 +93,11 @@ def _feature_views(connection: duckdb.DuckDBPyConnection, root: Path, *, clocked
             columns = f"""{_text(name)} AS feature_set, {version.number} AS version,
                 {_text(version.meta["encoder"])} AS encoder, {_text(json.dumps(version.meta["lineage"]))} AS lineage"""
             history.append(
-                f"""SELECT {columns}, entity_id, {_instant("as_of", clocked=clocked)} AS as_of, to_timestamp(created_at) AS created_at,
+                f"""SELECT {columns}, entity_id, {instant} AS as_of, to_timestamp(created_at) AS created_at,
                 n_history, text, text_key, source_hash FROM {_parquet([version.path / "features.parquet"])}"""
             )
         rejected.append(
-            f"""SELECT {_text(name)} AS feature_set, entity_id, {_instant("as_of", clocked=clocked)} AS as_of, reason, text,
+            f"""SELECT {_text(name)} AS feature_set, entity_id, {instant} AS as_of, reason, text,
             finish_reason, text_key FROM {_parquet([newest.path / "rejected.parquet"])}"""
         )
     for name, entity in STANDARD_FEATURES.items():
