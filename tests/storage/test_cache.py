@@ -1,0 +1,62 @@
+"""A key is paid for once; parts are whole; damage is found."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from storage.cache import Cache
+from storage.errors import DataError, StoreError
+
+SCHEMA = {"key": pl.String, "value": pl.Int64}
+
+
+def rows(*pairs: tuple[str, int]) -> pl.DataFrame:
+    return pl.DataFrame(pairs, schema=SCHEMA, orient="row")
+
+
+def test_rows_come_back_in_the_order_asked_and_survive_a_restart(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c", SCHEMA, key="key")
+    assert cache.append(rows(("a", 1), ("b", 2))) == 2
+    assert cache.append(rows(("c", 3))) == 1
+
+    for reader in (cache, Cache(tmp_path / "c", SCHEMA, key="key")):
+        assert reader.fetch(["c", "a", "c"])["value"].to_list() == [3, 1, 3]
+        assert reader.missing(["a", "d", "d", "c"]) == ["d"]
+        assert {"a", "b", "c"} == reader.keys()
+        assert reader.verify() == []
+
+
+def test_the_first_row_of_a_key_stays(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c", SCHEMA, key="key")
+    cache.append(rows(("a", 1), ("a", 9)))
+
+    assert cache.append(rows(("a", 2))) == 0
+    assert cache.fetch(["a"])["value"].to_list() == [1]
+    assert len(cache.parts()) == 1
+
+
+def test_a_temporary_file_left_by_a_killed_writer_is_not_data(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c", SCHEMA, key="key")
+    cache.append(rows(("a", 1)))
+    (tmp_path / "c" / ".dead.tmp").write_bytes(b"half a file")
+
+    assert {"a"} == Cache(tmp_path / "c", SCHEMA, key="key").keys()
+
+
+def test_damage_and_missing_keys_are_named(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c", SCHEMA, key="key")
+    cache.append(rows(("a", 1)))
+    part = cache.parts()[0]
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+
+    assert [f"{part} is damaged"] == cache.verify()
+    with pytest.raises(StoreError, match="no row for 1 keys, the first z"):
+        cache.fetch(["z"])
+
+
+def test_a_wrong_table_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c", SCHEMA, key="key")
+    with pytest.raises(DataError, match="'value'"):
+        cache.append(pl.DataFrame({"key": ["a"]}))
+    assert not (tmp_path / "c").exists()
