@@ -1,0 +1,58 @@
+"""Which nights ran, and how did they end? One small file a night and job: the store's own record, whoever scheduled it.
+
+A job (`generate-features`, `train-models`) of one logical date runs once: the second run finds the record and does
+nothing. A night that failed is recorded as failed, one that was killed leaves no record; the next run of that date
+does the work again, and the caches make it cheap.
+"""
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from storage.errors import ConfigError, StoreError
+from storage.files import write_atomic
+from storage.lock import WriterLock
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ][0-9:.+Z-]+)?")
+
+
+def run_night(root: Path, job: str, logical_date: str | None, work: Callable[[], dict], *, force: bool = False) -> dict:
+    """Do `work` as the only writer of `root`, once for a logical date, and record its summary.
+
+    logical_date: the day the schedule meant (YYYY-MM-DD), or None for a run by hand, which always works.
+    Returns the summary, with `already_done` true where the date was done before and nothing ran.
+    Raises StoreError naming the holder where another run is writing, ConfigError where the date is not one.
+    """
+    date = logical_date or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    if not _DATE.fullmatch(date):
+        raise ConfigError(f"logical date {logical_date!r} must read YYYY-MM-DD")
+    record = root / "nights" / f"{date.replace(':', '')}.{job}.json"
+    with WriterLock(root, purpose=f"{job} of {date}"):
+        if record.is_file() and not force:
+            before = json.loads(record.read_text(encoding="utf-8"))
+            if before["status"] == "completed":
+                return {**before["summary"], "already_done": True}
+        started = time.time()
+
+        def write(status: str, summary: dict) -> None:
+            night = {"logical_date": date, "job": job, "status": status, "summary": summary}
+            night |= {"started_at": int(started), "seconds": round(time.time() - started, 2)}
+            write_atomic(record, json.dumps(night, indent=1, sort_keys=True).encode())
+
+        try:
+            summary = work()
+        except Exception as error:
+            with contextlib.suppress(StoreError):  # a full disk must not hide what went wrong first
+                write("failed", {"error": str(error)})
+            raise
+        write("completed", summary)
+    return {**summary, "already_done": False}
+
+
+def nights(root: Path) -> list[dict]:
+    """Every recorded night, oldest first."""
+    paths = sorted((root / "nights").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
