@@ -20,6 +20,9 @@ from storage.schema import EARLIEST, FEATURES, INTERACTIONS, ITEMS, QUARANTINE, 
 STANDARD_FEATURES = {"user_preference": "user_id", "item_knowledge": "item_id"}
 """Views that are always there, with the name of their entity's column, even before the first night."""
 
+NIGHT_COLUMNS = ["logical_date", "job", "status", "started_at", "seconds", "summary"]
+RUN_COLUMNS = ["name", "version", "model", "created_at", "metrics", "lineage"]
+
 _SQL_TYPES = {pl.String: "VARCHAR", pl.Int64: "BIGINT", pl.Int32: "INTEGER", pl.Float32: "FLOAT", pl.Boolean: "BOOLEAN"}
 
 
@@ -37,12 +40,20 @@ def build_catalog(root: Path, *, nights: Sequence[Mapping], runs: Sequence[Mappi
     root = root.resolve()
 
     def write(temporary: Path) -> None:
-        with duckdb.connect(str(temporary)) as connection:
-            clocked = _dataset_views(connection, root)
-            _feature_views(connection, root, clocked=clocked)
-            _table(connection, "nights", nights, ["logical_date", "status", "started_at", "seconds", "summary"])
-            _table(connection, "runs", runs, ["name", "version", "model", "created_at", "metrics", "lineage"])
-            _recommendation_view(connection, root)
+        try:
+            with duckdb.connect(str(temporary)) as connection:
+                clocked = _dataset_views(connection, root)
+                _feature_views(connection, root, clocked=clocked)
+                _table(
+                    connection, "nights", nights, ["logical_date", "job", "status", "started_at", "seconds", "summary"]
+                )
+                _table(connection, "runs", runs, ["name", "version", "model", "created_at", "metrics", "lineage"])
+                _recommendation_view(connection, root)
+                connection.execute("CHECKPOINT")  # on close it would fail in silence, as on a full disk
+        except duckdb.Error as error:
+            raise StoreError(f"cannot write {path_of(root)}: {error}; the catalog before it is untouched") from error
+        finally:
+            temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
 
     write_through(path_of(root), write)
     return path_of(root)

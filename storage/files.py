@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from storage.errors import StoreError
 
 MANIFEST = "manifest.json"
@@ -51,8 +53,9 @@ def naming(path: Path) -> Iterator[None]:
     """Turn an operating-system error into a StoreError that names the file (a full disk, a missing permission)."""
     try:
         yield
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}; nothing stored before is touched") from error
+    except (OSError, pl.exceptions.ComputeError) as error:  # polars wraps the operating system's errors in its own
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StoreError(f"cannot write {path}: {reason or error}; nothing stored before is touched") from error
 
 
 def sha256_file(path: Path) -> str:
