@@ -63,7 +63,8 @@ class RawTables:
     """All tables of one source, not yet checked.
 
     domain: a file of `llm_features/domains`. time_format says how to read `timestamp`; "file_order" where there is
-    none, then a row's place among its user's rows in the file stands in. rating_range: least and greatest rating that
+    none, then a row's place among its user's rows in the file stands in. time_zone: of ISO texts that name none
+    themselves; without it those are impossible times. rating_range: least and greatest rating that
     can be, where the source defines one. users: None where the source has no table of them; they are then made from
     the interactions. A source without ratings gives no `rating` column.
     """
@@ -75,6 +76,7 @@ class RawTables:
     items: RawTable
     users: RawTable | None = None
     rating_range: tuple[float, float] | None = None
+    time_zone: str | None = None
 
     @property
     def clock(self) -> Clock:
