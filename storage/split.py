@@ -1,0 +1,167 @@
+"""When does the past end? Which labels a model learns from, is chosen by, and is judged on.
+
+Every function takes the samples of a snapshot in any row order and returns them in the same order with the column
+`split`: "train", "validation" or "test". Validation rows choose (early stopping, hyper-parameters); test rows only
+judge. By default the world is cut at one moment for everybody, as it is the day a model goes live: a cut of each
+user's own history lets the model learn from other users' rows that lie after the test rows (Meng et al. 2020,
+"Exploring Data Splitting Strategies for the Evaluation of Recommendation Models"; Ji et al. 2023, "A Critical Study
+on Data Leakage in Recommender System Offline Evaluation").
+"""
+
+import hashlib
+import warnings
+from typing import Annotated, Literal
+
+import polars as pl
+from pydantic import BaseModel, Field, model_validator
+
+from storage.errors import ConfigError, DataError
+from storage.interactions import Clock
+
+ORDER = ("timestamp", "user_id", "source_row")
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class LeakageWarning(UserWarning):
+    """The chosen split lets a model see what it could not know on the day."""
+
+
+class GlobalTime(BaseModel, extra="forbid", frozen=True):
+    """Test is what happens after one moment; needs a clock."""
+
+    kind: Literal["global_time"] = "global_time"
+    test_after: int
+    """UTC seconds: rows strictly later are the test rows."""
+    validation: Share = 0.1
+    """Share of the earlier rows, the last by time, that validate."""
+
+
+class Ratio(BaseModel, extra="forbid", frozen=True):
+    """Test is the last share of all rows by time; needs a clock."""
+
+    kind: Literal["ratio"] = "ratio"
+    test: Share = 0.1
+    validation: Share = 0.1
+    """Share of the rows before the test rows, the last by time, that validate."""
+
+
+class LeaveLastOut(BaseModel, extra="forbid", frozen=True):
+    """Test is each user's last row, validation the one before; for data without a clock. Leaks across users."""
+
+    kind: Literal["leave_last_out"] = "leave_last_out"
+
+
+class ByUser(BaseModel, extra="forbid", frozen=True):
+    """Test is all rows of some users, for questions about users never seen. Leaks time across users."""
+
+    kind: Literal["user"] = "user"
+    test: Share = 0.1
+    validation: Share = 0.1
+    """Share of all users that validate."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _some_users_train(self) -> "ByUser":
+        if self.test + self.validation >= 1:
+            raise ValueError("test and validation together must leave some users to train on (less than 1)")
+        return self
+
+
+Split = GlobalTime | Ratio | LeaveLastOut | ByUser
+
+
+def assign(samples: pl.DataFrame, config: Split, *, clock: Clock) -> pl.DataFrame:
+    """Split by a configuration. Raises ConfigError where it needs a clock and there is none, DataError as below."""
+    if isinstance(config, GlobalTime | Ratio) and clock != "time":
+        raise ConfigError(f"split {config.kind!r} needs times, but the clock is {clock!r}; use leave_last_out or user")
+    if isinstance(config, GlobalTime):
+        return global_time(samples, test_after=config.test_after, validation=config.validation)
+    if isinstance(config, Ratio):
+        return ratio(samples, test=config.test, validation=config.validation)
+    if isinstance(config, LeaveLastOut):
+        return leave_last_out(samples)
+    return by_user(samples, test=config.test, validation=config.validation, seed=config.seed)
+
+
+def global_time(samples: pl.DataFrame, *, test_after: int, validation: float = 0.1) -> pl.DataFrame:
+    """Test: timestamp > `test_after`. Validation: the last share of the rest in the order of `ORDER`.
+
+    Raises DataError naming the parts that are empty, with the times there are.
+    """
+    place = pl.int_range(pl.len())
+    ordered = samples.select(*ORDER, row=place).sort(*ORDER).with_columns(place=place)
+    n_past = int((ordered["timestamp"] <= test_after).sum())
+    n_train = n_past - int(validation * n_past)
+    return _labelled(samples, ordered, n_train, n_past)
+
+
+def ratio(samples: pl.DataFrame, *, test: float = 0.1, validation: float = 0.1) -> pl.DataFrame:
+    """Test: the last share of all rows in the order of `ORDER`; validation: the last share of the rest.
+
+    Raises DataError where a part is empty.
+    """
+    place = pl.int_range(pl.len())
+    ordered = samples.select(*ORDER, row=place).sort(*ORDER).with_columns(place=place)
+    n_past = len(ordered) - int(test * len(ordered))
+    return _labelled(samples, ordered, n_past - int(validation * n_past), n_past)
+
+
+def leave_last_out(samples: pl.DataFrame) -> pl.DataFrame:
+    """Test: the last row of each user; validation: the one before. Users with fewer than 3 rows only train.
+
+    Warns (LeakageWarning) that it leaks. Raises DataError where no user has 3 rows.
+    """
+    warnings.warn(
+        "leave_last_out leaks across users: a model trains on rows of other users that lie after a user's test row, "
+        "so it knows what will be popular; where there are times, use global_time",
+        LeakageWarning,
+        stacklevel=2,
+    )
+    place = pl.int_range(pl.len())
+    ordered = samples.select(*ORDER, row=place).sort("user_id", "timestamp", "source_row")
+    from_last = pl.len().over("user_id") - 1 - place.over("user_id")
+    enough = pl.len().over("user_id") >= 3
+    ordered = ordered.with_columns(
+        split=pl.when(enough & (from_last == 0))
+        .then(pl.lit("test"))
+        .when(enough & (from_last == 1))
+        .then(pl.lit("validation"))
+        .otherwise(pl.lit("train"))
+    )
+    return _none_empty(samples.with_columns(split=ordered.sort("row")["split"]))
+
+
+def by_user(samples: pl.DataFrame, *, test: float = 0.1, validation: float = 0.1, seed: int = 0) -> pl.DataFrame:
+    """Test and validation: all rows of a share of the users each, drawn by a hash of `seed` and the user's id.
+
+    A user keeps its part when others come or go. Raises DataError where a part is empty.
+    """
+    users = samples.select(pl.col("user_id").unique().sort())
+    draws = [int(hashlib.sha256(f"{seed}:{user}".encode()).hexdigest()[:13], 16) / 16**13 for user in users["user_id"]]
+    parts = ["test" if d < test else "validation" if d < test + validation else "train" for d in draws]
+    users = users.with_columns(split=pl.Series(parts, dtype=pl.String))
+    return _none_empty(samples.join(users, on="user_id", how="left", maintain_order="left"))
+
+
+def _labelled(samples: pl.DataFrame, ordered: pl.DataFrame, n_train: int, n_past: int) -> pl.DataFrame:
+    """`samples` with the first `n_train` rows of `ordered` as train, those up to `n_past` as validation."""
+    part = (
+        pl.when(pl.col("place") < n_train)
+        .then(pl.lit("train"))
+        .when(pl.col("place") < n_past)
+        .then(pl.lit("validation"))
+        .otherwise(pl.lit("test"))
+    )
+    return _none_empty(samples.with_columns(split=ordered.with_columns(split=part).sort("row")["split"]))
+
+
+def _none_empty(samples: pl.DataFrame) -> pl.DataFrame:
+    there = set(samples["split"].unique())
+    if empty := [part for part in ("train", "validation", "test") if part not in there]:
+        first, last = samples["timestamp"].min(), samples["timestamp"].max()
+        raise DataError(
+            f"the split leaves no {' and no '.join(empty)} rows: there are {len(samples):,} rows of "
+            f"{samples['user_id'].n_unique():,} users from time {first} to {last}"
+        )
+    return samples
