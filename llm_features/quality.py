@@ -1,10 +1,28 @@
 """Is a generated text fit to be a feature? Accept, or reject with a named reason."""
 
+import re
+import zlib
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from llm_features.text import defang
+
 Share = Annotated[float, Field(ge=0, le=1)]
+
+REASONS = (
+    "error",  # the engine failed on this prompt
+    "set_aside",  # this prompt killed the engine
+    "empty",
+    "cut_off",  # the answer needed more tokens than it was given
+    "control_tokens",  # control-token literals, control characters or broken bytes
+    "refusal",
+    "wrong_language",  # or script
+    "too_short",
+    "repetition",
+    "echo",  # of the prompt
+)
+"""Every reason there is; a text gets the first that holds."""
 
 
 class Gate(BaseModel, extra="forbid", frozen=True):
@@ -12,15 +30,173 @@ class Gate(BaseModel, extra="forbid", frozen=True):
 
     min_words: Annotated[int, Field(ge=1)] = 20
     """Fewer are `too_short`."""
-    max_echo: Share = 0.5
-    """Share of the text's 6-word sequences that stand in the prompt; more is `echo`."""
-    max_repetition: Share = 0.4
-    """Share of the text's 4-word sequences that stood in it before; more is `repetition`."""
+    max_echo: Share = 0.3
+    """Share of the text, in blocks of six words, that stands in the prompt; more is `echo`."""
+    max_repetition: Share = 0.45
+    """Share of the 4-word sequences, of the text or of its last 80 words, that stood there before; more is
+    `repetition`."""
     script: Literal["latin", "any"] = "latin"
     """Script of the answer."""
-    min_script: Share = 0.7
-    """Share of the letters that must be of that script, else `wrong_language`."""
+    max_other_script: Share = 0.2
+    """Share of the characters that are letters of another script; more is `wrong_language`."""
     language: Literal["en", "any"] = "en"
-    """Language of the answer, told by its stop words."""
-    min_stop_words: Share = 0.15
+    """Language of the answer, told by its commonest words."""
+    min_common_words: Share = 0.08
     """Share of the words that are among the commonest of the language, else `wrong_language`."""
+
+
+COMMON = frozenset(
+    [
+        "the",
+        "of",
+        "and",
+        "to",
+        "is",
+        "that",
+        "for",
+        "with",
+        "as",
+        "by",
+        "this",
+        "it",
+        "are",
+        "from",
+        "which",
+        "has",
+        "its",
+        "their",
+        "who",
+        "be",
+        "not",
+        "or",
+        "but",
+        "have",
+        "they",
+        "them",
+        "these",
+        "those",
+        "while",
+        "than",
+        "may",
+        "might",
+        "would",
+        "likely",
+        "more",
+        "most",
+        "other",
+        "some",
+        "such",
+        "through",
+        "where",
+        "when",
+        "what",
+        "how",
+        "his",
+        "her",
+        "he",
+        "she",
+        "one",
+        "often",
+        "about",
+        "into",
+        "both",
+        "also",
+        "there",
+        "can",
+        "seems",
+        "without",
+    ]
+)
+"""Common English words that other languages written in Latin letters seldom use."""
+
+_REFUSAL = re.compile(
+    r"""\W*(?:(?:well|oh|hello|hi|unfortunately|apologies|however|okay|ok|sure)\b[\s,.!]*)*
+    (?:  (?:i\s?'?\s?a?m\s+)?(?:very\s+|so\s+|truly\s+)?sorry\b(?=[,.!]|\s+(?:but|i\b|for\s+(?:the|any)|that))
+       | (?:i|my)\s+apolog(?:ize|ise|ies)\b
+       | i\s+(?:really\s+)?(?:can\s?not|can't|could\s+not|couldn't|won't|will\s+not)\s+
+            (?:\w+\s+)?(?:help|assist|provide|answer|describe|comply|do|give|generate|discuss|fulfil|complete|write|infer|
+            determine|find|access|say|continue|engage|offer|create|share|make|analy[sz]e|verify|confirm)
+       | i(?:\s+am|'m)\s+(?:not\s+able|unable)\s+to
+       | i\s+(?:do\s+not|don't)\s+(?:actually\s+|currently\s+)?(?:have|know|possess)\b
+       | i\s+must\s+(?:decline|refuse)
+       | (?:as|i\s+am|i'm)\s+(?:just\s+|only\s+)?an?\s+(?:ai|artificial\s+intelligence|(?:large\s+)?language\s+model)\b
+       | there\s+is\s+(?:not\s+enough|insufficient|no)\s+information\b
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_ASSISTANT = re.compile(r"\bas an? (?:ai\b|artificial intelligence|(?:large )?language model)", re.IGNORECASE)
+_BROKEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ud800-\udfff]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_BLOCK, _GRAM, _TAIL = 6, 4, 80
+
+
+def judge(text: str, finish_reason: str, prompt_text: str, gate: Gate | None) -> str | None:
+    """The first of `REASONS` that holds for `text`, or None where it is accepted.
+
+    `prompt_text` is the contents of the messages it answers. Without a gate (text made by rule, not by a model) only
+    what the engine said and emptiness count. Never raises, whatever the text.
+    """
+    if finish_reason not in ("stop", "length"):
+        return "set_aside" if finish_reason == "set_aside" else "error"
+    if not text.strip():
+        return "empty"
+    if finish_reason == "length":
+        return "cut_off"
+    if gate is None:
+        return None
+    if _BROKEN.search(text) or (("<" in text or "[" in text or ">" in text) and defang(text) != text):
+        return "control_tokens"
+    if _refuses(text):
+        return "refusal"
+    words = text.lower().split()
+    if gate.script == "latin" and _other_script(text) > gate.max_other_script * sum(map(len, words)):
+        return "wrong_language"
+    if _loops(text, words, gate.max_repetition):
+        return "repetition"
+    if len(words) < gate.min_words:
+        return "too_short"
+    if _echoed(words, prompt_text) > gate.max_echo:
+        return "echo"
+    if gate.language == "en" and sum([word in COMMON for word in words]) < gate.min_common_words * len(words):
+        return "wrong_language"
+    return None
+
+
+def _refuses(text: str) -> bool:
+    start = text[:400].replace("’", "'")
+    return bool(_REFUSAL.match(start) or _ASSISTANT.search(start))
+
+
+def _other_script(text: str) -> int:
+    """Letters that are not Latin."""
+    if text.isascii():
+        return 0
+    return sum(char.isalpha() and not _latin(ord(char)) for char in _NOT_ASCII.findall(text))
+
+
+def _latin(code: int) -> bool:
+    return code < 0x250 or 0x1E00 <= code < 0x1F00 or 0x2C60 <= code < 0x2C80 or 0xA720 <= code < 0xA800
+
+
+def _loops(text: str, words: list[str], limit: float) -> bool:
+    """Whether the text, or the end of it, says the same again and again."""
+    if len(text) > 16 * len(words) + 200:  # hardly a space: a loop shows in how well it compresses
+        raw = text.encode("utf-8", "replace")
+        return len(zlib.compress(raw, 1)) < (1 - limit) * 0.4 * len(raw)
+    return any(_repeated(part) > limit for part in ((words, words[-_TAIL:]) if len(words) > _TAIL else (words,)))
+
+
+def _repeated(words: list[str]) -> float:
+    """Share of the 4-word sequences that occurred before."""
+    total = len(words) - _GRAM + 1
+    if total < _GRAM:
+        return 0.0
+    return 1 - len(set(zip(words, words[1:], words[2:], words[3:], strict=False))) / total
+
+
+def _echoed(words: list[str], prompt_text: str) -> float:
+    """Share of the text's six-word blocks that stand in the prompt."""
+    prompt = f" {' '.join(prompt_text.lower().split())} "
+    starts = range(0, len(words) - _BLOCK + 1, _BLOCK)
+    found = sum([f" {' '.join(words[at : at + _BLOCK])} " in prompt for at in starts])
+    return found / len(starts) if starts else 0.0

@@ -71,18 +71,22 @@ class Cache:
         self._index(rows[self.key], part)
         return len(rows)
 
-    def fetch(self, keys: Sequence[str]) -> pl.DataFrame:
-        """The rows of `keys`, one for each, in the order asked. Raises StoreError naming a key that is not here."""
+    def fetch(self, keys: Sequence[str], *, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The rows of `keys`, one for each, in the order asked; of all `columns` unless some are named, the key among
+        them. Raises StoreError naming a key that is not here."""
         missing = self.missing(keys)
         if missing:
             raise StoreError(f"{self.folder} has no row for {len(missing)} keys, the first {missing[0]}")
         wanted = pl.DataFrame({self.key: list(keys)}, schema={self.key: pl.String})
         asked = wanted.unique()
-        parts = [pl.read_parquet(part, memory_map=False) for part in sorted({self._parts[key] for key in keys})]
-        found = [part.join(asked, on=self.key, how="semi") for part in parts]
+        names = list(columns or self.schema)
+        paths = sorted({self._parts[key] for key in keys})
+        found = [
+            pl.read_parquet(p, columns=names, memory_map=False).join(asked, on=self.key, how="semi") for p in paths
+        ]
         rows = pl.concat(found) if found else pl.DataFrame(schema=self.schema)
         rows = rows.unique(self.key, keep="first", maintain_order=True)
-        return wanted.join(rows, on=self.key, how="left", maintain_order="left").select(list(self.schema))
+        return wanted.join(rows, on=self.key, how="left", maintain_order="left").select(names)
 
     def verify(self) -> list[str]:
         """Re-read every part; one sentence for each whose bytes are not those it was named for."""

@@ -62,6 +62,8 @@ class Engine(Protocol):
 
     reads_facts: ClassVar[bool] = False
     """The text is made from `Request.facts` and not from the messages alone, so the facts are part of the key."""
+    is_model: ClassVar[bool] = True
+    """A language model answers, so tokens take time and money."""
 
     @property
     def identity(self) -> Mapping[str, object]:
