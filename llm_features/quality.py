@@ -31,8 +31,8 @@ class Gate(BaseModel, extra="forbid", frozen=True):
     min_words: Annotated[int, Field(ge=1)] = 20
     """Fewer are `too_short`."""
     max_echo: Share = 0.3
-    """Share of the text, in blocks of six words, that stands in the prompt; more is `echo`."""
-    max_repetition: Share = 0.45
+    """Share of the text, in blocks of six words, that stands word for word in the prompt; more is `echo`."""
+    max_repetition: Share = 0.5
     """Share of the 4-word sequences, of the text or of its last 80 words, that stood there before; more is
     `repetition`."""
     script: Literal["latin", "any"] = "latin"
@@ -45,68 +45,12 @@ class Gate(BaseModel, extra="forbid", frozen=True):
     """Share of the words that are among the commonest of the language, else `wrong_language`."""
 
 
-COMMON = frozenset(
-    [
-        "the",
-        "of",
-        "and",
-        "to",
-        "is",
-        "that",
-        "for",
-        "with",
-        "as",
-        "by",
-        "this",
-        "it",
-        "are",
-        "from",
-        "which",
-        "has",
-        "its",
-        "their",
-        "who",
-        "be",
-        "not",
-        "or",
-        "but",
-        "have",
-        "they",
-        "them",
-        "these",
-        "those",
-        "while",
-        "than",
-        "may",
-        "might",
-        "would",
-        "likely",
-        "more",
-        "most",
-        "other",
-        "some",
-        "such",
-        "through",
-        "where",
-        "when",
-        "what",
-        "how",
-        "his",
-        "her",
-        "he",
-        "she",
-        "one",
-        "often",
-        "about",
-        "into",
-        "both",
-        "also",
-        "there",
-        "can",
-        "seems",
-        "without",
-    ]
-)
+_COMMON = """
+the of and to is that for with as by this it are from which has its their who be not or but have they them these those
+while than may might would likely more most other some such through where when what how his her he she one often about
+into both also there can seems without
+"""
+COMMON = frozenset(_COMMON.split())
 """Common English words that other languages written in Latin letters seldom use."""
 
 _REFUSAL = re.compile(
@@ -149,7 +93,7 @@ def judge(text: str, finish_reason: str, prompt_text: str, gate: Gate | None) ->
     if _refuses(text):
         return "refusal"
     words = text.lower().split()
-    if gate.script == "latin" and _other_script(text) > gate.max_other_script * sum(map(len, words)):
+    if gate.script == "latin" and _other_script(text) > gate.max_other_script * len(text):
         return "wrong_language"
     if _loops(text, words, gate.max_repetition):
         return "repetition"
@@ -183,20 +127,22 @@ def _loops(text: str, words: list[str], limit: float) -> bool:
     if len(text) > 16 * len(words) + 200:  # hardly a space: a loop shows in how well it compresses
         raw = text.encode("utf-8", "replace")
         return len(zlib.compress(raw, 1)) < (1 - limit) * 0.4 * len(raw)
-    return any(_repeated(part) > limit for part in ((words, words[-_TAIL:]) if len(words) > _TAIL else (words,)))
+    return _repeats(words, limit) or (len(words) > _TAIL and _repeats(words[-_TAIL:], limit))
 
 
-def _repeated(words: list[str]) -> float:
-    """Share of the 4-word sequences that occurred before."""
+def _repeats(words: list[str], limit: float) -> bool:
+    """Whether more than `limit` of the 4-word sequences occurred before."""
     total = len(words) - _GRAM + 1
-    if total < _GRAM:
-        return 0.0
-    return 1 - len(set(zip(words, words[1:], words[2:], words[3:], strict=False))) / total
+    enough = (1 - limit) * total
+    # Each distinct word begins a distinct sequence, so most texts are through after counting words.
+    if total < _GRAM or len(set(words[:total])) >= enough:
+        return False
+    return len(set(zip(words, words[1:], words[2:], words[3:], strict=False))) < enough
 
 
 def _echoed(words: list[str], prompt_text: str) -> float:
-    """Share of the text's six-word blocks that stand in the prompt."""
-    prompt = f" {' '.join(prompt_text.lower().split())} "
-    starts = range(0, len(words) - _BLOCK + 1, _BLOCK)
-    found = sum([f" {' '.join(words[at : at + _BLOCK])} " in prompt for at in starts])
+    """Share of up to sixteen six-word blocks of the text, evenly spread, that stand in the prompt."""
+    prompt = prompt_text.lower().replace("\n", " ")
+    starts = range(0, len(words) - _BLOCK + 1, max(_BLOCK, len(words) // 16))
+    found = sum([" ".join(words[at : at + _BLOCK]) in prompt for at in starts])
     return found / len(starts) if starts else 0.0
