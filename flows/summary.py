@@ -1,0 +1,172 @@
+"""What did the night do, at a glance? The tables a person reads at the end, and the same facts as Markdown."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+QUERIES = (
+    "SELECT item_id, title, similarity FROM nearest_items((SELECT min(item_id) FROM item_knowledge), 5)",
+    "SELECT user_id, as_of, n_history, text FROM user_preference ORDER BY n_history DESC LIMIT 3",
+    "SELECT user_id, rank, title, round(score, 3) AS score FROM recommendations JOIN items USING (item_id)"
+    " ORDER BY user_id, rank LIMIT 10",
+)
+"""Three questions to try."""
+
+Row = tuple[str, str]
+
+
+def show_night(summary: Mapping[str, Any], config: str) -> None:
+    """Print a night's summary: data, texts, models, recommendations, queries to try, where everything lies."""
+    for row in _overview(summary):
+        _line(*row)
+    if summary.get("models"):
+        show_models(summary)
+    if summary.get("example"):
+        show_recommendations(summary["example"])
+    print("\nAsk it something:")
+    for query in QUERIES:
+        print(f'  nightshift sql --config {config} "{query}"')
+    print(f"\nEverything lies under {summary.get('root', '')}; the SQL catalog is {summary.get('catalog', '')}")
+
+
+def show_step(job: str, summary: Mapping[str, Any]) -> None:
+    """Print what one step did."""
+    for row in _overview(summary):
+        _line(*row)
+    if summary.get("models"):
+        show_models(summary)
+    if not _overview(summary) and not summary.get("models"):
+        _line(job, "done")
+
+
+def show_plans(plans: Sequence[Mapping[str, Any]]) -> None:
+    """Print dry runs."""
+    for plan in plans:
+        said = plan["estimate"]
+        _line(plan["feature"], _wanted(plan))
+        tokens = f"{said['prompt_tokens']:,} prompt tokens, at most {said['output_tokens']:,} output tokens"
+        _line("", f"{said['prompts']:,} prompts to send, {tokens}")
+        if said["seconds"] is not None:
+            _line(
+                "",
+                f"at most {said['seconds']:,.0f} s at the last night's {plan['tokens_per_second'] or 0:,.0f} tokens/s",
+            )
+        else:
+            _line("", "no night has generated this yet, so its time is not known")
+        if said["cost"] is not None:
+            _line("", f"at most {said['cost']:,.2f} at the configured price")
+    _line("", "nothing was written")
+
+
+def show_models(summary: Mapping[str, Any]) -> None:
+    """Print AUC and LogLoss of every model with and without the features, with intervals of the difference."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Test rows: without and with the features (95 % intervals of the difference, over users)")
+    table.add_column("model")
+    for column in ("AUC without", "with", "gain", "LogLoss without", "with", "cold AUC without", "with", "gain"):
+        table.add_column(column, justify="right")
+    for model in summary["models"]:
+        table.add_row(model["model"], *_cells(model))
+    Console().print(table)
+    rows = ("train_rows", "validation_rows", "test_rows", "cold_test_rows")
+    print("  ".join(f"{name.replace('_', ' ')}: {summary[name]:,}" for name in rows if name in summary))
+
+
+def show_recommendations(example: Mapping[str, Any]) -> None:
+    """Print recommendations for one user, with titles."""
+    print(f"\nFor user {example['user_id']} ({example['why']}):")
+    for row in example["items"]:
+        print(f"  {row['rank']:>3}. {row['title']}  ({row['score']:.3f})")
+
+
+def show_frame(frame: pl.DataFrame, output: str) -> None:
+    """Print a query's result as a table, csv or json."""
+    if output == "csv":
+        sys.stdout.write(_flat(frame).write_csv())
+    elif output == "json":
+        frame.write_ndjson(sys.stdout.buffer)
+    else:
+        with pl.Config(tbl_rows=40, tbl_cols=-1, fmt_str_lengths=80, tbl_hide_dataframe_shape=False):
+            print(frame)
+
+
+def as_markdown(summary: Mapping[str, Any]) -> str:
+    """The same summary as Markdown, for a Prefect artifact."""
+    lines = ["| what | how much |", "|---|---|"]
+    lines += [f"| {name or ' '} | {text} |" for name, text in _overview(summary)]
+    if summary.get("models"):
+        lines += ["", "| model | AUC without | with | gain | LogLoss without | with | cold AUC without | with | gain |"]
+        lines += ["|---|---|---|---|---|---|---|---|---|"]
+        lines += [f"| {model['model']} | " + " | ".join(_cells(model)) + " |" for model in summary["models"]]
+    return "\n".join(lines)
+
+
+def _overview(summary: Mapping[str, Any]) -> list[Row]:
+    rows: list[Row] = []
+    if summary.get("already_done"):
+        rows.append(("night", "this logical date was done before; nothing ran"))
+    if "rows_read" in summary or "ingest" in summary:
+        data = summary.get("ingest", summary)
+        kept = f"{data['interactions']:,} kept, {data['users']:,} users, {data['items']:,} items"
+        reasons = _reasons(data["quarantined_by_reason"])
+        rows.append(("data", f"{data['rows_read']:,} rows read, {data['quarantined']:,} quarantined{reasons}; {kept}"))
+    for done in summary.get("features", []):
+        rows += _feature_rows(done)
+    return rows
+
+
+def _feature_rows(done: Mapping[str, Any]) -> list[Row]:
+    sent, encoding = done["generation"], done["encoding"]
+    speed = f", {done['tokens']:,} tokens at {done['tokens_per_second']:,}/s" if done["tokens"] else ""
+    passed = f"{done['accepted']:,} accepted, {sum(done['rejected'].values()):,} rejected{_reasons(done['rejected'])}"
+    vectors = (
+        f"{encoding['encoded']:,} texts encoded, {encoding['cached']:,} cached, {encoding['truncated']:,} truncated"
+    )
+    return [
+        (done["feature"], _wanted(done)),
+        ("  prompts", f"{sent['sent']:,} sent{speed}, {sent['set_aside']:,} set aside, {sent['errors']:,} failed"),
+        ("  texts", passed),
+        ("  vectors", f"{vectors}; version {done['version']}"),
+    ]
+
+
+def _wanted(counts: Mapping[str, Any]) -> str:
+    skipped = sum(counts["skipped"].values())
+    return (
+        f"{counts['wanted']:,} texts wanted: {counts['new']:,} new, {counts['cached']:,} cached, "
+        f"{skipped:,} skipped{_reasons(counts['skipped'])}"
+    )
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return " (" + ", ".join(f"{reason} {n:,}" for reason, n in counts.items()) + ")" if counts else ""
+
+
+def _cells(model: Mapping[str, Any]) -> list[str]:
+    before, after, gain = model["without"], model["with"], model["gain"]
+
+    def interval(name: str) -> str:
+        said = gain.get(name)
+        return "" if said is None else f"{said['mean']:+.4f} [{said['low']:+.4f}, {said['high']:+.4f}]"
+
+    def number(metrics: Mapping[str, Any] | None, name: str) -> str:
+        return "" if not metrics or metrics.get(name) is None else f"{metrics[name]:.4f}"
+
+    return [
+        *(number(before, "auc"), number(after, "auc"), interval("auc")),
+        *(number(before, "logloss"), number(after, "logloss")),
+        *(number(before, "cold_auc"), number(after, "cold_auc"), interval("cold_auc")),
+    ]
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    nested = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
+    return frame.with_columns(pl.col(name).map_elements(str, return_dtype=pl.String) for name in nested)
+
+
+def _line(name: str, text: str) -> None:
+    print(f"{name:<18} {text}")
