@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_features.text import clean
 from storage.errors import ConfigError
+
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
+"""How SentencePiece vocabularies name the bytes that spell what they have no word for."""
 
 Messages = Sequence[Mapping[str, str]]
 """What a chat model reads: {"role": "system" | "user", "content": ...}."""
@@ -34,8 +38,10 @@ class ChatTokens:
         self._kwargs = dict(chat_template_kwargs or {})
         whole = json.loads(tokenizer.backend_tokenizer.to_str())
         added = {token["id"]: token for token in whole["added_tokens"]}
+        # Added tokens that are spaces or bytes spell text; any other one may mean something to the template.
         control = {i for i, t in added.items() if t["special"] or any(map(str.isalnum, t["content"]))}
-        control.update(i for i in tokenizer.all_special_ids if i is not None)
+        control = control.union(tokenizer.all_special_ids)
+        control -= {i for i, t in added.items() if _BYTE.fullmatch(t["content"])}
         self.control_ids = frozenset(control - {tokenizer.unk_token_id})
         """Every token that a template may give meaning to; a content never holds one."""
         self._literals = sorted((added[i]["content"] for i in control if i in added), key=len, reverse=True)

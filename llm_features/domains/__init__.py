@@ -50,6 +50,6 @@ def available() -> list[str]:
     return specs.names(FOLDER)
 
 
-def load_domain(name: str) -> Domain:
+def load(name: str) -> Domain:
     """The domain called `name`. Raises ConfigError listing what there is, or saying what is wrong with the file."""
     return specs.read(FOLDER, name, Domain)

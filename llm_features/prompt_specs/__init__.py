@@ -13,6 +13,6 @@ def available() -> list[str]:
     return specs.names(FOLDER)
 
 
-def load_prompt(name: str) -> PromptSpec:
+def load(name: str) -> PromptSpec:
     """The prompt called `name`. Raises ConfigError listing what there is, or saying what is wrong with the file."""
     return specs.read(FOLDER, name, PromptSpec)
