@@ -76,14 +76,15 @@ def make_venv(venv: Path, *, start_over: bool) -> None:
 def install(python: Path, extras: list) -> None:
     """Install torch, then nightshift with its extras. Raises CalledProcessError where pip fails."""
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--quiet", "--upgrade", "pip>=25"], check=True)
+    subprocess.run([*pip, "install", "-qq", "--upgrade", "pip>=25"], check=True)
     if "gpu" not in extras and sys.platform == "linux":
         install_cpu_torch(pip)
     say(f"installing nightshift[{','.join(extras)}] (minutes, once)")
     target = f"{ROOT}[{','.join(extras)}]"
-    subprocess.run([*pip, "install", "--quiet", "--constraint", CONSTRAINTS, "--editable", target], check=True)
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}  # setuptools warns at length that an editable install is editable
+    subprocess.run([*pip, "install", "-qq", "--constraint", CONSTRAINTS, "--editable", target], check=True, env=quiet)
     if "gpu" not in extras:
-        subprocess.run([*pip, "uninstall", "--quiet", "--yes", *MEDIA], check=True, stderr=subprocess.DEVNULL)
+        subprocess.run([*pip, "uninstall", "-qq", "--yes", *MEDIA], check=True, stderr=subprocess.DEVNULL)
 
 
 def install_cpu_torch(pip: list) -> None:
@@ -95,7 +96,7 @@ def install_cpu_torch(pip: list) -> None:
     pins = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
     torch = next(line for line in pins if line.startswith("torch==")) + "+cpu"
     say(f"installing {torch}")
-    command = [*pip, "install", "--quiet", "--no-deps", torch]
+    command = [*pip, "install", "-qq", "--no-deps", torch]
     if subprocess.run(command, capture_output=True).returncode:
         subprocess.run([*command, "--index-url", TORCH_CPU_INDEX], check=True)
 
