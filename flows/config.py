@@ -30,6 +30,18 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_known(cls, section: Any) -> Any:
+        return _known(section, cls)
+
+
+def _known(section: Any, model: type[BaseModel]) -> Any:
+    unknown = [key for key in section if key not in model.model_fields] if isinstance(section, dict) else []
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r}; allowed are {', '.join(model.model_fields)}")
+    return section
+
 
 class Plugin(Section):
     """A section that names a plug-in; `options` is the plug-in's own Config, made from the section's other keys."""
@@ -47,6 +59,7 @@ def _plugin(package: ModuleType, key: str, own: frozenset[str] = frozenset()) ->
             raise ValueError(f"{key} must be a word, not {kind!r}")
         module = load(package, kind)
         options = {name: value for name, value in section.items() if name != key and name not in own}
+        _known(options, module.Config)
         kept = {name: section[name] for name in own if name in section}
         return {"kind": kind, "options": module.Config(**options), **kept}
 
@@ -170,7 +183,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         return RunConfig(**raw)
     except ValidationError as error:
-        lines = [f"  {'.'.join(str(part) for part in e['loc'])}: {_sentence(e)}" for e in error.errors()]
+        lines = [f"  {'.'.join(str(part) for part in e['loc']) or 'the run'}: {_sentence(e)}" for e in error.errors()]
         raise ConfigError(f"{path} is not a valid run:\n" + "\n".join(lines)) from error
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import polars as pl
 
 import llm_features.domains
-import llm_features.encoders
 import llm_features.engines
 import llm_features.prompt_specs
 from flows.config import RunConfig
 from flows.night import nights
 from flows.progress import progress
 from llm_features.build import build, prompts_cache, texts_cache
+from llm_features.encode import open_encoder
+from llm_features.encoders import Encoder
 from llm_features.plan import Plan, estimate
 from llm_features.plan import plan as make_plan
 from storage import files
@@ -34,11 +35,12 @@ def ingest(config: RunConfig, *, download: bool = False) -> dict:
     """Read and check the source, publish the tables. Raises DataError where too many rows are bad."""
     started = time.time()
     section = config.dataset
+    options = section.options
     if download:
-        from storage.download import download as fetch
-
-        fetch(section.kind, section.options)
-    ingested = read_source(section.kind, section.options, max_bad_share=section.max_bad_share)
+        if "download" not in type(options).model_fields:
+            raise ConfigError(f"dataset source {section.kind!r} has nothing to download")
+        options = options.model_copy(update={"download": True})
+    ingested = read_source(section.kind, options, max_bad_share=section.max_bad_share)
     version = publish_dataset(config.store.root, ingested)
     dataset = ingested.dataset
     return {
@@ -73,7 +75,6 @@ def generate(config: RunConfig, feature: str) -> dict:
     root = config.store.root
     dataset = _dataset(config)
     engine = _engine(config, feature)
-    encoder = _encoder(config)
     try:
         planned = _plan(config, feature, dataset, engine, retry_failed=config.generate.retry_failed)
         with progress(f"{feature}: texts") as on_generate, progress(f"{feature}: vectors") as on_encode:
@@ -82,7 +83,7 @@ def generate(config: RunConfig, feature: str) -> dict:
                 feature,
                 planned,
                 engine=engine,
-                encoder=encoder,
+                open_encoder=lambda some: _encoder(config, some),
                 prompts=prompts_cache(root),
                 texts=texts_cache(root),
                 shard_size=config.generate.shard_size,
@@ -182,8 +183,9 @@ def _engine(config: RunConfig, feature: str, *, dry: bool = False) -> Any:
     return load(llm_features.engines, section.kind).Engine(options)
 
 
-def _encoder(config: RunConfig) -> Any:
-    return load(llm_features.encoders, config.encoder.kind).Encoder(config.encoder.options)
+def _encoder(config: RunConfig, texts: list[str]) -> Encoder:
+    kind, options = config.encoder.kind, config.encoder.options.model_dump()
+    return open_encoder(config.store.root / "encoders" / f"{kind}.json", kind, options, texts)
 
 
 def _tokens_per_second(root: Path, feature: str) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from llm_features.encode import EncodeSummary, encode, text_hash
+from llm_features.encode import EncodeSummary, encode, text_hash, vectors_cache
 from llm_features.encoders import Encoder
 from llm_features.engines import Engine
 from llm_features.generate import GenerationSummary, generate
@@ -53,7 +53,7 @@ def build(
     plan: Plan,
     *,
     engine: Engine,
-    encoder: Encoder,
+    open_encoder: Callable[[list[str]], Encoder],
     prompts: Cache,
     texts: Cache,
     shard_size: int,
@@ -64,7 +64,8 @@ def build(
 ) -> Built:
     """Carry out `plan` and publish feature set `name`; each step takes what an earlier night left.
 
-    The engine is closed before encoding begins, so the memory it held is free. Raises GenerationError, StoreError.
+    open_encoder: gives the encoder, which may look at the texts to settle itself. The engine is closed before it is
+    opened, so the memory it held is free. Raises GenerationError, StoreError.
     """
     prompts.append(plan.prompts)
     generation = generate(plan.requests, engine, texts, shard_size=shard_size, run_id=run_id, on_progress=on_generate)
@@ -76,7 +77,9 @@ def build(
     good = judged.filter(pl.col("reason").is_null())
     hashes = [text_hash(text) for text in good["text"]]
     good = good.with_columns(text_hash=pl.Series(hashes, dtype=pl.String))
-    vectors, encoding = encode(good["text"].to_list(), encoder, root, on_progress=on_encode)
+    encoder = open_encoder(good["text"].to_list())
+    encoding = encode(good["text"].to_list(), encoder, root / "vectors", on_progress=on_encode)
+    vectors = vectors_cache(root / "vectors", encoder).fetch(good["text_hash"].unique(maintain_order=True).to_list())
     rows = good.join(vectors.select("text_hash", "n_tokens", "truncated"), on="text_hash", how="left")
     bad = judged.filter(pl.col("reason").is_not_null())
     version = publish_features(
