@@ -54,7 +54,7 @@ class Checked:
 
 def check_entities(table: RawTable, key: str) -> Checked:
     """Users (key "user_id") or items (key "item_id", with `title`). Of rows with one id the first good one is kept."""
-    rows = _texts(table.rows.sort("line"), [key, "title"] if key == "item_id" else [key])
+    rows = _texts(table, [key, "title"] if key == "item_id" else [key])
     values, reasons = [pl.col(key)], [_because(pl.col(key).is_null(), "missing_field")]
     if key == "item_id":
         values.append(pl.col("title"))
@@ -76,9 +76,9 @@ def check_interactions(tables: RawTables, users: Checked | None, items: Checked)
     The columns of `schema.INTERACTIONS`; `source_row` is the line. Of repeated rows the first is kept.
     """
     table = tables.interactions
-    rows = _texts(table.rows.sort("line"), ["user_id", "item_id"])
-    there = [name for name in ("user_id", "item_id", "rating", "timestamp") if name in rows.columns]
-    rows = _texts(rows, [name for name in there if rows.schema[name] == pl.String])
+    columns = table.rows.schema
+    there = [name for name in ("user_id", "item_id", "rating", "timestamp") if name in columns]
+    rows = _texts(table, [name for name in there if name.endswith("_id") or columns[name] == pl.String])
     rating, rating_reasons = pl.lit(None, pl.Float32), []
     if "rating" in there:
         rating, rating_reasons = _number("rating", pl.Float32)
@@ -117,10 +117,16 @@ def _because(condition: pl.Expr, reason: str) -> pl.Expr:
     return pl.when(condition).then(pl.lit(reason))
 
 
-def _texts(rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """Named columns as text without blanks around it; text of nothing but blanks is null."""
+def _texts(table: RawTable, names: Sequence[str]) -> pl.DataFrame:
+    """The rows by line, named columns as text without blanks around it; text of nothing but blanks is null."""
+    for name in ("user_id", "item_id", "title", "rating", "timestamp"):
+        dtype = table.rows.schema.get(name)
+        if dtype is not None and (dtype.is_nested() or dtype in (pl.Binary, pl.Object)):
+            raise DataError(
+                f"{table.path or 'the source'}: column for {name!r} is {dtype}; it must be text or a number"
+            )
     text = pl.col(names).cast(pl.String).str.strip_chars()
-    return rows.with_columns(pl.when(text != "").then(text))
+    return table.rows.sort("line").with_columns(pl.when(text != "").then(text))
 
 
 def _number(name: str, dtype: type[pl.DataType]) -> tuple[pl.Expr, list[pl.Expr]]:
@@ -140,7 +146,10 @@ def _attribute(name: str, dtype: pl.DataType, wanted: Attribute | None, table: R
     elif kind == "words" and wanted is not None:
         words = column.str.split(wanted.separator or "|")
     elif kind is None or dtype.is_nested():
-        raise DataError(f"{table.path or 'the source'}: column for attribute {name!r} is {dtype}; it cannot be {kind}")
+        file = table.path or "the source"
+        raise DataError(
+            f"{file}: the column for attribute {name!r} is {dtype}, which cannot be read as {kind or 'one'}"
+        )
     elif kind == "category":
         return [column]
     else:

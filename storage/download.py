@@ -8,6 +8,7 @@ Licences are the sources': MovieLens and Book-Crossing are for research and may 
 import hashlib
 import http.client
 import logging
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
@@ -132,6 +133,8 @@ def _receive(remote: Remote, path: Path, say: Callable[[str], None]) -> None:
     try:
         response = urllib.request.urlopen(remote.url, timeout=60)
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise DataError(f"{remote.url} cannot be reached: {getattr(error, 'reason', error)}") from error
     with response, path.open("wb") as file:
         promised = int(response.headers.get("Content-Length") or remote.bytes or 0)

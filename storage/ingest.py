@@ -99,8 +99,8 @@ def publish_dataset(root: Path, ingested: Ingested) -> files.Version:
             "name": dataset.name,
             "domain": dataset.domain,
             "clock": dataset.clock,
-            "counts": ingested.counts,
-            "sources": ingested.sources,
+            "counts": dict(ingested.counts),
+            "sources": list(ingested.sources),
         },
     )
 

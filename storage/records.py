@@ -48,7 +48,7 @@ def read_delimited(
     Raises DataError naming the file: missing, empty, binary, in another encoding, a cut-off gzip file, or a header
     that lacks a column.
     """
-    text, damaged = _decode(read_bytes(path, expects=fmt.expects), fmt)
+    text, damaged = _decode(_read(path, fmt), fmt)
     blocks = [pl.Series("content", [block]).str.split("\n").explode() for block in _blocks(text)]
     content = pl.concat(blocks).str.strip_suffix("\r")
     lines = content.to_frame().with_columns(line=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
@@ -62,17 +62,20 @@ def read_delimited(
     return rows.select("line", "content", "problem", **chosen)
 
 
-def read_bytes(path: Path, *, expects: str) -> bytes:
-    """The bytes of a file, unpacked where it is gzip. Raises DataError naming the file and what was expected."""
-    with _naming(path, expects):
+def _read(path: Path, fmt: Format) -> bytes:
+    """The bytes of a file, unpacked where it is gzip."""
+    with _naming(path, fmt.expects):
         packed = path.read_bytes()
         data = gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed
-    _look_at(data[: 1 << 16], path, expects)
+    _look_at(data[: 1 << 16], path, fmt.expects, separator=fmt.separator)
     return data
 
 
 def read_lines(path: Path, *, expects: str) -> Iterator[bytes]:
-    """The lines of a file as bytes, one at a time, unpacked where it is gzip. Raises as `read_bytes`."""
+    """The lines of a file as bytes, one at a time, unpacked where it is gzip.
+
+    Raises DataError naming the file: missing, empty, binary, in UTF-16, or a cut-off gzip file.
+    """
     with _naming(path, expects):
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
@@ -97,14 +100,14 @@ def _naming(path: Path, expects: str) -> Iterator[None]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _look_at(start: bytes, path: Path, expects: str) -> None:
+def _look_at(start: bytes, path: Path, expects: str, *, separator: str = "") -> None:
     """Refuse an empty file, UTF-16 and what is no text at all, from the first 64 KiB."""
     if not start.strip():
         raise DataError(f"{path} is empty; expected {expects}")
     if start[:2] in _WIDE:
         raise DataError(f"{path} is text in {_WIDE[start[:2]]}; save it as UTF-8. Expected {expects}")
-    control = len(start) - len(start.translate(None, bytes([*range(9), 11, 12, *range(14, 32)])))
-    if control > 0.01 * len(start):
+    control = sum(start.count(byte) for byte in {*range(9), 11, 12, *range(14, 32)} - set(separator.encode()))
+    if control > 0.05 * len(start):
         what = "text in UTF-16" if start.count(0) > 0.4 * len(start) else "a binary file"
         raise DataError(f"{path} is {what}: {control} of its first {len(start)} bytes are no text. Expected {expects}")
 

@@ -54,8 +54,9 @@ def read(config: Config) -> RawTables:
     rows, time_format = _reviews(reviews)
     items = _items(metadata, config)
     if config.reviewed_only:
-        reviewed = rows["item_id"].drop_nulls().unique()
-        items = items.filter(pl.col("item_id").is_in(reviewed.implode()) | pl.col("problem").is_not_null())
+        reviewed = pl.col("item_id").is_in(rows["item_id"].drop_nulls().unique().implode())
+        if items.select(reviewed.any()).item():  # else the checks say better what is wrong with which file
+            items = items.filter(reviewed | pl.col("problem").is_not_null())
     return RawTables(
         name=config.name,
         domain=config.domain,
@@ -106,7 +107,8 @@ def _table(
     """One row a line; a line that is no object of fields keeps its content and has a problem."""
     rows: list[tuple] = []
     for number, raw in enumerate(read_lines(path, expects=expects), start=1):
-        if not raw.strip():
+        raw = raw.strip()
+        if not raw:
             continue
         try:
             record = _record(raw.decode("utf-8"))
@@ -130,7 +132,7 @@ def _record(line: str) -> Mapping[str, Any] | None:
         record = json.loads(line)
     except ValueError:
         try:
-            record = ast.literal_eval(line.strip())
+            record = ast.literal_eval(line)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return None
     except RecursionError:

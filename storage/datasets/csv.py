@@ -152,7 +152,7 @@ def _table(table: Table, columns: dict[str, str], attributes: Mapping[str, Mappe
 
 def _parquet(path: Path, expects: str, columns: Mapping[str, str]) -> pl.DataFrame:
     try:
-        frame = pl.read_parquet(path)
+        frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected {expects}") from None
     except (OSError, pl.exceptions.PolarsError) as error:
