@@ -299,7 +299,7 @@ def test_a_night_that_died_before_sending_is_sent_as_it_was_planned(
 
 def test_an_over_long_history_is_shortened_and_told(store: Store, small_dataset: Dataset) -> None:
     engine = Model(tokens=chat_tokens("chatml"), max_model_len=USER.max_tokens + 1100)
-    long = replace(small_dataset, items=small_dataset.items.with_columns(title=pl.col("title") + " long" * 30))
+    long = replace(small_dataset, items=small_dataset.items.with_columns(title=pl.col("title") + " long" * 8))
     planned = store.plan(long, USER, engine)
 
     assert planned.rows["shortened"].any()
