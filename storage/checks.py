@@ -177,7 +177,7 @@ def _strangers(column: str, table: Checked, entity: str) -> list[pl.Expr]:
     """Reasons for rows that name an entity which is not in its table, or is there but not kept."""
     kept = pl.col(column).is_in(table.kept[f"{entity}_id"].implode())
     known = pl.col(column).is_in(table.ids.drop_nulls().implode())
-    return [_because(~known, f"unknown_{entity}"), _because(known & ~kept, f"quarantined_{entity}")]
+    return [_because(~known, f"unknown_{entity}"), _because(~kept, f"quarantined_{entity}")]
 
 
 def _bad(rows: pl.DataFrame) -> pl.DataFrame:

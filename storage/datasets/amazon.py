@@ -9,6 +9,7 @@ import ast
 import html
 import json
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -132,7 +133,8 @@ def _record(line: str) -> Mapping[str, Any] | None:
         record = json.loads(line)
     except ValueError:
         try:
-            record = ast.literal_eval(line)
+            with warnings.catch_warnings(action="ignore"):  # of escapes such as \d, which Python keeps as they are
+                record = ast.literal_eval(line)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return None
     except RecursionError:

@@ -214,6 +214,16 @@ def test_amazon_can_keep_unreviewed_items_and_descriptions(tmp_path: Path) -> No
     assert items.rows() == [("p1", "Soap & more", None), ("p2", "Comb", "It"), ("p3", "Nobody's", None)]
 
 
+def test_amazon_reads_python_lines_with_odd_escapes(tmp_path: Path) -> None:
+    read_amazon(tmp_path, 2014)
+    (tmp_path / "meta.json").write_text(
+        """{'asin': 'p1', 'title': "It's a \\d \\'n\\' b"}\n{'asin': 'p2', 'title': u'\\xe9'}\n"""
+    )
+    items = ingest("amazon", {"reviews": tmp_path / "reviews.json", "metadata": tmp_path / "meta.json"}).dataset.items
+
+    assert items["title"].to_list() == ["It's a \\d 'n' b", "é"]
+
+
 def test_amazon_sets_aside_lines_that_are_no_objects(tmp_path: Path) -> None:
     read_amazon(tmp_path, 2018)
     lines = ["{'asin': nothing", '["p1"]', "{" * 5000, '{"reviewerID": "u9", "asin": "p1", "overall": NaN, ']

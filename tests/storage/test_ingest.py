@@ -126,6 +126,14 @@ def test_a_second_good_line_stands_where_the_first_of_its_id_is_bad() -> None:
     assert checked.bad.select("line", "reason").rows() == [(1, "missing_title"), (3, "duplicate_id")]
 
 
+def test_a_bad_row_does_not_make_a_duplicate_of_a_good_one(tmp_path: Path) -> None:
+    text = "user,item,rating,time\nu,a,nan,7\nu,a,3,7\nu,a,4,7\n"
+    ingested = ingest("csv", csv_options(write_csv(tmp_path, text)), max_bad_share=0.9)
+
+    assert ingested.quarantine.select("line", "reason").rows() == [(2, "not_finite"), (4, "duplicate_interaction")]
+    assert ingested.dataset.interactions["rating"].to_list() == [3.0]
+
+
 def test_ratings_outside_the_scale_of_the_source_are_set_aside(tmp_path: Path) -> None:
     folder = write_ml_1m(tmp_path)
     append(folder / "ratings.dat", "1::1::6::978400000\n1::2::0::978400001\n")
