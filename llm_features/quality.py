@@ -53,22 +53,26 @@ into both also there can seems without
 COMMON = frozenset(_COMMON.split())
 """Common English words that other languages written in Latin letters seldom use."""
 
+_ASSISTANT_WORDS = r"(?:an?\s+)?(?:ai|artificial\s+intelligence|(?:large\s+)?language\s+model)"
 _REFUSAL = re.compile(
-    r"""\W*(?:(?:well|oh|hello|hi|unfortunately|apologies|however|okay|ok|sure)\b[\s,.!]*)*
-    (?:  (?:i\s?'?\s?a?m\s+)?(?:very\s+|so\s+|truly\s+)?sorry\b(?=[,.!]|\s+(?:but|i\b|for\s+(?:the|any)|that))
+    rf"""\W*(?:(?:well|oh|hello|hi|unfortunately|apologies|however|okay|ok|sure)\b[\s,.!]*)*
+    (?:  (?:i\s?'?\s?a?m\s+)?(?:very\s+|so\s+|truly\s+)?sorry[,.!]?(?:\s*$|\s+(?:but|i|for\s+(?:the|any)|that)\b)
        | (?:i|my)\s+apolog(?:ize|ise|ies)\b
        | i\s+(?:really\s+)?(?:can\s?not|can't|could\s+not|couldn't|won't|will\s+not)\s+
             (?:\w+\s+)?(?:help|assist|provide|answer|describe|comply|do|give|generate|discuss|fulfil|complete|write|infer|
-            determine|find|access|say|continue|engage|offer|create|share|make|analy[sz]e|verify|confirm)
-       | i(?:\s+am|'m)\s+(?:not\s+able|unable)\s+to
+            determine|find|access|say|continue|engage|offer|create|share|make|analy[sz]e|verify|confirm)\b
+       | i(?:\s+am|'m)\s+(?:not\s+able|unable)\s+to\b
        | i\s+(?:do\s+not|don't)\s+(?:actually\s+|currently\s+)?(?:have|know|possess)\b
-       | i\s+must\s+(?:decline|refuse)
-       | (?:as|i\s+am|i'm)\s+(?:just\s+|only\s+)?an?\s+(?:ai|artificial\s+intelligence|(?:large\s+)?language\s+model)\b
+       | i\s+have\s+no\s+(?:information|knowledge|data)\b
+       | i\s+must\s+(?:decline|refuse)\b
+       | i(?:\s+am|'m)\s+(?:just\s+|only\s+)?{_ASSISTANT_WORDS}\b
        | there\s+is\s+(?:not\s+enough|insufficient|no)\s+information\b
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
-_ASSISTANT = re.compile(r"\bas an? (?:ai\b|artificial intelligence|(?:large )?language model)", re.IGNORECASE)
+_ASSISTANT = re.compile(
+    rf"\bas\s+{_ASSISTANT_WORDS}(?:\s+(?:language\s+)?(?:model|assistant|system))?,?\s+(?:i|my)\b", re.IGNORECASE
+)
 _BROKEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ud800-\udfff]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _BLOCK, _GRAM, _TAIL = 6, 4, 80
@@ -90,7 +94,7 @@ def judge(text: str, finish_reason: str, prompt_text: str, gate: Gate | None) ->
         return None
     if _BROKEN.search(text) or (("<" in text or "[" in text or ">" in text) and defang(text) != text):
         return "control_tokens"
-    if _refuses(text):
+    if _refuses(text, prompt_text):
         return "refusal"
     words = text.lower().split()
     if gate.script == "latin" and _other_script(text) > gate.max_other_script * len(text):
@@ -106,9 +110,10 @@ def judge(text: str, finish_reason: str, prompt_text: str, gate: Gate | None) ->
     return None
 
 
-def _refuses(text: str) -> bool:
+def _refuses(text: str, prompt_text: str) -> bool:
     start = text[:400].replace("’", "'")
-    return bool(_REFUSAL.match(start) or _ASSISTANT.search(start))
+    refusal = _REFUSAL.match(start) or _ASSISTANT.search(start)
+    return refusal is not None and refusal[0].strip(" \"'*") not in prompt_text  # a title may read like a refusal
 
 
 def _other_script(text: str) -> int:

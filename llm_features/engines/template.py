@@ -46,9 +46,7 @@ class Engine(engines.Engine):
             elif isinstance(request.facts, UserFacts):
                 text = _user(request.facts, self._liked_above)
             else:
-                raise GenerationError(
-                    f"the template engine needs the facts of {request.entity_id!r}, which it was not given"
-                )
+                raise GenerationError(f"the template engine was given no facts of {request.entity_id!r}")
             yield Completion(request.key, text, "stop")
 
 
