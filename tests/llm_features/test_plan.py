@@ -1,5 +1,6 @@
 """Who needs new text, who has it already, who is skipped; and what changes a key."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -20,6 +21,7 @@ from llm_features.tokens import ChatTokens
 from llm_features.wanted import checkpoints
 from storage.cache import Cache
 from storage.errors import ConfigError
+from storage.ingest import ingest
 from storage.interactions import Dataset
 from storage.schema import EARLIEST, INTERACTIONS, PROMPTS, TEXTS
 from tests.llm_features.chat_models import chat_tokens
@@ -428,3 +430,26 @@ def test_a_change_of_one_user_leaves_the_others_keys(store: Store, small_dataset
     changed = before.filter(before["source_hash"] != after["source_hash"])
 
     assert {"u3"} == set(changed["entity_id"])
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_nights_on_ml_1m(store: Store, realdata: Path) -> None:
+    """Every film and every checkpoint of every user; then nothing; then one title; then one rating."""
+    dataset = ingest("movielens", {"path": realdata / "ml-1m"}).dataset
+    movies = domains.load("movies")
+    counts = dataset.interactions.group_by("user_id").len()
+    expected = sum(len(checkpoints(n)) for n in counts["len"])
+
+    def night(changed: Dataset) -> list[int]:
+        return [len(store.night(changed, spec, domain=movies).requests) for spec in (ITEM, USER)]
+
+    assert night(dataset) == [3883, expected]
+    started = time.process_time()
+    assert night(dataset) == [0, 0]
+    assert time.process_time() - started < 10
+    assert night(with_value(dataset, "items", "1", "title", "Another (1995)")) == [1, 0]
+    user, n = counts.filter(pl.col("len") == 39).row(0)
+    assert night(with_rows(dataset, (user, "1", 4.0, 2**40))) == [0, 1]
+    other = counts.filter(pl.col("len") == n - 1).row(0)[0]
+    assert night(with_rows(dataset, (other, "1", 4.0, 2**40))) == [0, 0]
