@@ -113,6 +113,17 @@ class LabelConfig(Section):
     """A training row may only use text that existed before the label, by the wall clock too."""
 
 
+class CompareConfig(Section):
+    """How the features are judged: models that differ in nothing else, on the same test rows."""
+
+    arms: tuple[Literal["without", "with", "permuted"], ...] = ("without", "with")
+    """"permuted" gives every text's vector to a stranger: a gain that survives it does not come from the text."""
+    cold_at_most: Annotated[int, Field(ge=0)] = 10
+    """An item with at most so many training rows is cold."""
+    resamples: Annotated[int, Field(ge=20)] = 200
+    """Resamples of users for the 95 % intervals."""
+
+
 class RecommendConfig(Section):
     """Recommendations stored each night."""
 
@@ -147,6 +158,7 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     models: dict[str, Annotated[Plugin, _plugin(ctr_models.zoo, "kind")]] = {}
     """Which models are trained, each with and without the features."""
+    compare: CompareConfig = CompareConfig()
     recommend: RecommendConfig = RecommendConfig()
     schedule: ScheduleConfig = ScheduleConfig()
 

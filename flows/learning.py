@@ -1,0 +1,185 @@
+"""What are the steps of a night that learn? Train each model with and without the features, compare, recommend.
+
+A run whose data, features and configuration are those of the newest version is not trained again.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ctr_models import runs, samples
+from ctr_models.controls import permuted
+from ctr_models.evaluate import Evaluation, compare, evaluation, report
+from ctr_models.samples import Samples
+from ctr_models.train import Progress, Run, fit, score
+from flows.config import RunConfig
+from flows.progress import progress
+from storage import files
+from storage.errors import StoreError
+from storage.features import FeatureSet, feature_sets, load_features
+from storage.ingest import load_dataset
+from storage.snapshot import Snapshot, take_snapshot
+from storage.split import assign
+
+ARMS = ("without", "with", "permuted")
+"""Base model; with the features; with the features' vectors given to strangers, which must not help."""
+
+
+def snapshot(config: RunConfig) -> Snapshot:
+    """The newest data and feature sets, joined strictly in the past of each label."""
+    root = config.store.root
+    dataset = load_dataset(root)
+    published = feature_sets(root)
+    features = [load_features(root, name) for name in config.features if name in published]
+    labels = config.labels
+    return take_snapshot(
+        dataset,
+        features,
+        rating_above=labels.rating_above,
+        min_history=labels.min_history,
+        known_at=labels.known_at,
+        split=partial(assign, config=config.split, clock=dataset.clock),
+        lineage={
+            "dataset": files.version(root / "dataset").content_hash,
+            "split": config.split.model_dump(mode="json"),
+        },
+    )
+
+
+def train(config: RunConfig) -> dict:
+    """Train what is not trained yet, judge everything on the test rows once, say what the features brought."""
+    taken = snapshot(config)
+    counts = dict(taken.samples.group_by("split").len().iter_rows())
+    arms = [arm for arm in ARMS if arm in config.compare.arms and (arm == "without" or taken.features)]
+    encoded: dict[str, Samples] = {}
+
+    def data(arm: str) -> Samples:
+        if arm not in encoded:
+            encoded[arm] = samples.encode(_view(taken, arm), config.train.samples)
+        return encoded[arm]
+
+    models = [_train_model(config, name, taken, arms, data) for name in config.models]
+    summary = {f"{split}_rows": counts.get(split, 0) for split in ("train", "validation", "test")}
+    return {**summary, "cold_at_most": config.compare.cold_at_most, "models": models}
+
+
+def evaluate(config: RunConfig) -> dict:
+    """Score the newest runs on the test rows again, whatever was recorded, and compare them."""
+    taken = snapshot(config)
+    models = []
+    for name in config.models:
+        judged = {}
+        for arm in ARMS:
+            if files.latest(runs.folder(config.store.root, run_name(name, arm))) is not None:
+                judged[arm] = _judge(runs.load_run(config.store.root, run_name(name, arm)), _view(taken, arm))
+        if not judged:
+            raise StoreError(f"model {name!r} was never trained; run `nightshift train` first")
+        models.append({"model": name, **_compared(config, judged)})
+    counts = dict(taken.samples.group_by("split").len().iter_rows())
+    return {"test_rows": counts.get("test", 0), "cold_at_most": config.compare.cold_at_most, "models": models}
+
+
+def run_name(model: str, arm: str) -> str:
+    """Name of a run: the model's own with the features, `<model>.<arm>` for the others."""
+    return model if arm == "with" else f"{model}.{arm}"
+
+
+def _train_model(
+    config: RunConfig, name: str, taken: Snapshot, arms: list[str], data: Callable[[str], Samples]
+) -> dict[str, Any]:
+    root, plugin = config.store.root, config.models[name]
+    started, trained, judged = time.time(), [], {}
+    keys = {arm: _key(config, name, arm, _view(taken, arm)) for arm in arms}
+    last = run_name(name, arms[-1])
+    known = files.latest(runs.folder(root, last))
+    if known is not None and known.meta["metrics"].get("keys") == keys:
+        return {**known.meta["metrics"]["summary"], "trained": [], "seconds": round(time.time() - started, 2)}
+    fresh: dict[str, Run] = {}
+    for arm in arms:
+        there = files.latest(runs.folder(root, run_name(name, arm)))
+        if there is not None and there.meta["metrics"].get("key") == keys[arm] and arm != arms[-1]:
+            judged[arm] = _judge(runs.load_run(root, run_name(name, arm)), _view(taken, arm))
+            continue
+        with progress(f"{name} {arm} features" if arm != "permuted" else f"{name} permuted features") as on_progress:
+            run = fit(
+                data(arm),
+                kind=plugin.kind,
+                options=plugin.options,  # type: ignore[arg-type]
+                config=config.train,
+                progress=partial(_report, on_progress),
+            )
+        judged[arm] = evaluation(taken, score(run.model, data(arm), "test"))
+        fresh[arm] = run
+        trained.append(arm)
+    summary: dict[str, Any] = {"model": name, **_compared(config, judged)}
+    for arm, run in fresh.items():
+        metrics = {
+            **run.metrics,
+            "key": keys[arm],
+            "test": report(judged[arm], cold_at_most=config.compare.cold_at_most),
+        }
+        if arm == arms[-1]:
+            metrics |= {"keys": keys, "summary": summary}
+        runs.save_run(root, run_name(name, arm), replace(run, metrics=metrics))
+    speed = {arm: run.metrics["samples_per_second"] for arm, run in fresh.items()}
+    return {**summary, "trained": trained, "samples_per_second": speed, "seconds": round(time.time() - started, 2)}
+
+
+def _view(taken: Snapshot, arm: str) -> Snapshot:
+    """The snapshot as an arm sees it: without feature sets, with them, or with strangers' vectors."""
+    sets: Mapping[str, FeatureSet] = {}
+    if arm == "with":
+        sets = taken.features
+    elif arm == "permuted":
+        sets = {name: permuted(feature) for name, feature in taken.features.items()}
+    return Snapshot(taken.dataset, taken.samples, sets, taken.lineage)
+
+
+def _judge(run: Run, view: Snapshot) -> Evaluation:
+    encoded = samples.encode(
+        view, run.config.samples, vocabulary=run.vocabulary, statistics=run.statistics, features=list(view.features)
+    )
+    return evaluation(view, score(run.model, encoded, "test"))
+
+
+def _compared(config: RunConfig, judged: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """Metrics of every arm, and what each gains over the base model, with paired intervals over users."""
+    cold = config.compare.cold_at_most
+    said: dict[str, Any] = {}
+    for arm, result in judged.items():
+        slices = report(result, cold_at_most=cold)
+        said[arm] = {
+            "auc": slices["all"]["auc"],
+            "logloss": slices["all"]["logloss"],
+            "cold_auc": slices["cold_items"]["auc"],
+            "cold_logloss": slices["cold_items"]["logloss"],
+            "cold_rows": slices["cold_items"]["rows"],
+        }
+    for arm, name in (("with", "gain"), ("permuted", "permuted_gain")):
+        if arm in judged and "without" in judged:
+            differences = compare(judged["without"], judged[arm], resamples=config.compare.resamples, cold_at_most=cold)
+            said[name] = {
+                metric: {"mean": d.difference, "low": d.low, "high": d.high}
+                for metric, d in (("auc", differences["all"]), ("cold_auc", differences["cold_items"]))
+                if not d.reason
+            }
+    return said
+
+
+def _key(config: RunConfig, name: str, arm: str, view: Snapshot) -> str:
+    """Hash of everything that decides a trained model: data, features, labels, split, and its configuration."""
+    lineage = {key: value for key, value in view.lineage.items() if key != "features" or arm != "without"}
+    lineage = json.loads(json.dumps(lineage, default=str))
+    for made in lineage.get("features", {}).values():
+        made.pop("version", None)
+    said = [arm, lineage, config.models[name].model_dump(mode="json"), config.train.model_dump(mode="json")]
+    said.append(config.compare.model_dump(mode="json"))
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _report(on_progress: Callable[[int, int], None], at: Progress) -> None:
+    on_progress((at.epoch - 1) * at.batches + at.batch, at.epochs * at.batches)
