@@ -1,0 +1,103 @@
+"""How good are scores, where, and is one model better than another? Slices, and a paired bootstrap over users."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from ctr_models.metrics import Ranking, logloss, why_no_auc
+from storage.snapshot import Snapshot
+
+COLD_AT_MOST = 10
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one model on one part of a snapshot, with what is needed to slice them.
+
+    users, items: external ids; labels: int8 0 or 1; scores: float32 probabilities; item_rows: int64, training rows of
+    the item; all of shape [rows], in the snapshot's order.
+    """
+
+    users: pl.Series
+    items: pl.Series
+    labels: np.ndarray
+    scores: np.ndarray
+    item_rows: np.ndarray
+
+    def slices(self, *, cold_at_most: int = COLD_AT_MOST) -> dict[str, np.ndarray]:
+        """Rows (bool) of each slice: all, items with at most so many training rows (cold), and the others (warm)."""
+        cold = self.item_rows <= cold_at_most
+        return {"all": np.ones(len(cold), bool), "cold_items": cold, "warm_items": ~cold}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better the second model is, in AUC. low, high: the central 95 % of `resamples` bootstrap differences.
+
+    reason: why there is no number, else empty.
+    """
+
+    difference: float
+    low: float
+    high: float
+    resamples: int
+    reason: str = ""
+
+
+def evaluation(snapshot: Snapshot, scores: np.ndarray, *, split: str = "test") -> Evaluation:
+    """Bring scores of a split's rows, in the snapshot's order, together with their labels."""
+    rows = snapshot.samples.filter(pl.col("split") == split)
+    if len(rows) != len(scores):
+        raise ValueError(f"{len(scores)} scores for the {len(rows)} rows of split {split!r}")
+    train = snapshot.samples.filter(pl.col("split") == "train").group_by("item_id").len("n")
+    counted = rows.select("item_id").join(train, on="item_id", how="left", maintain_order="left")
+    seen = counted["n"].fill_null(0).cast(pl.Int64).to_numpy()
+    return Evaluation(rows["user_id"], rows["item_id"], rows["label"].to_numpy(), scores, seen)
+
+
+def report(result: Evaluation, *, cold_at_most: int = COLD_AT_MOST) -> dict[str, dict[str, float | int | str | None]]:
+    """AUC and LogLoss of each slice: `rows`, `positives`, `auc`, `logloss`, `reason` (why there is no AUC)."""
+    table: dict[str, dict[str, float | int | str | None]] = {}
+    for name, chosen in result.slices(cold_at_most=cold_at_most).items():
+        labels, scores = result.labels[chosen], result.scores[chosen]
+        why = why_no_auc(labels)
+        table[name] = {
+            "rows": len(labels),
+            "positives": int((labels > 0).sum()),
+            "auc": None if why else Ranking(labels, scores).auc(np.ones(len(labels))),
+            "logloss": logloss(labels, scores) if len(labels) else None,
+            "reason": why,
+        }
+    return table
+
+
+def compare(
+    base: Evaluation, other: Evaluation, *, resamples: int = 200, seed: int = 0, cold_at_most: int = COLD_AT_MOST
+) -> Mapping[str, Difference]:
+    """AUC of `other` less AUC of `base` for each slice, with paired intervals over resampled users.
+
+    Users are drawn with replacement and bring all their rows, to both models alike (Efron and Tibshirani 1993, section
+    8; rows of one user are not independent). Raises ValueError where the two did not score the same rows.
+    """
+    same = base.users.equals(other.users) and base.items.equals(other.items)
+    if not same or not np.array_equal(base.labels, other.labels):
+        raise ValueError("the two evaluations are of different rows: a paired comparison needs the same")
+    codes = base.users.cast(pl.Categorical).to_physical().to_numpy()
+    distinct, codes = np.unique(codes, return_inverse=True)
+    random = np.random.default_rng(seed)
+    draws = [random.multinomial(len(distinct), np.full(len(distinct), 1 / len(distinct))) for _ in range(resamples)]
+    found = {}
+    for name, chosen in base.slices(cold_at_most=cold_at_most).items():
+        labels, owner = base.labels[chosen], codes[chosen]
+        if why := why_no_auc(labels):
+            found[name] = Difference(float("nan"), float("nan"), float("nan"), 0, why)
+            continue
+        one, two = Ranking(labels, base.scores[chosen]), Ranking(labels, other.scores[chosen])
+        whole = np.ones(len(labels))
+        drawn = np.array([two.auc(w) - one.auc(w) for w in (draw[owner].astype(np.float64) for draw in draws)])
+        drawn = drawn[np.isfinite(drawn)]  # a draw may hold one class only, in a small slice
+        low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (np.nan, np.nan)
+        found[name] = Difference(two.auc(whole) - one.auc(whole), float(low), float(high), len(drawn))
+    return found

@@ -1,0 +1,60 @@
+"""How good is a ranking, how good are probabilities? Exact AUC with ties, LogLoss, and AUC under many weightings."""
+
+import numpy as np
+
+
+def auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Area under the ROC curve: P(score of a positive > of a negative) + P(equal) / 2 (Hanley and McNeil 1982).
+
+    labels: 0 or 1, shape [N]; scores: any real numbers, shape [N]. NaN where one class is missing.
+    """
+    return float(Ranking(labels, scores).auc(np.ones(len(labels))))
+
+
+def logloss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean of -log p of what happened, in nats. NaN where there is no row.
+
+    Probabilities are held 1e-7 away from 0 and 1.
+    """
+    if not len(labels):
+        return float("nan")
+    p = np.clip(np.asarray(probabilities, np.float64), 1e-7, 1 - 1e-7)
+    return float(-np.mean(np.where(np.asarray(labels) > 0, np.log(p), np.log1p(-p))))
+
+
+def why_no_auc(labels: np.ndarray) -> str:
+    """One phrase for a missing AUC, empty where there is one."""
+    if not len(labels):
+        return "no rows"
+    positives = int(np.sum(np.asarray(labels) > 0))
+    if positives == 0:
+        return "no positive label"
+    return "no negative label" if positives == len(labels) else ""
+
+
+class Ranking:
+    """Scores sorted once, for AUCs under many weightings of the rows (a bootstrap)."""
+
+    def __init__(self, labels: np.ndarray, scores: np.ndarray) -> None:
+        scores = np.asarray(scores)
+        if len(labels) != len(scores):
+            raise ValueError(f"{len(labels)} labels, but {len(scores)} scores")
+        if not np.all(np.isfinite(scores)):
+            raise ValueError("scores must be finite")
+        self._order = np.argsort(scores, kind="stable")
+        ordered = scores[self._order]
+        self._starts = np.flatnonzero(
+            np.concatenate([np.ones(min(1, len(ordered)), bool), ordered[1:] != ordered[:-1]])
+        )
+        self._positive = (np.asarray(labels)[self._order] > 0).astype(np.float64)
+
+    def auc(self, weights: np.ndarray) -> float:
+        """AUC where row i counts `weights[i]` times; exact with ties. NaN where a class has no weight."""
+        if not len(self._order):
+            return float("nan")
+        ordered = np.asarray(weights, np.float64)[self._order]
+        positive = np.add.reduceat(ordered * self._positive, self._starts)
+        negative = np.add.reduceat(ordered * (1 - self._positive), self._starts)
+        below = np.cumsum(negative) - negative
+        total = positive.sum() * negative.sum()
+        return float((positive * (below + negative / 2)).sum() / total) if total > 0 else float("nan")

@@ -1,0 +1,195 @@
+"""How is a model trained? One loop for all: AdamW, early stopping on the validation rows' AUC, the best epoch kept.
+
+Test rows are never looked at. The same seed, data and machine give the same weights.
+"""
+
+import contextlib
+import ctypes
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
+from torch import Tensor
+from torch.nn import functional
+
+from ctr_models.adaptor import AdaptorConfig
+from ctr_models.metrics import auc, logloss, why_no_auc
+from ctr_models.model import CTRModel
+from ctr_models.samples import SampleConfig, Samples, Split
+from ctr_models.text import TextStatistics
+from ctr_models.vocabulary import Vocabulary
+from ctr_models.zoo import NetworkConfig
+from storage.errors import DataError
+
+SCORE_BATCH = 8192
+
+
+class TrainConfig(BaseModel, extra="forbid", frozen=True):
+    """How models are trained, the same for all of a run."""
+
+    batch_size: PositiveInt = 2048
+    epochs: PositiveInt = 20
+    patience: PositiveInt = 2
+    """Epochs without a better validation AUC before training stops."""
+    seed: NonNegativeInt = 0
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads; all by default."""
+    samples: SampleConfig = SampleConfig()
+    text: AdaptorConfig = AdaptorConfig()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands, after a batch. `validation_auc` is of the last finished epoch, NaN before it."""
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    validation_auc: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with everything needed to use it again, and how it came about.
+
+    kind: a file of the zoo; statistics: of the feature sets it reads, in order; metrics: `best_epoch`, `epochs` (one
+    record each, with the validation AUC and LogLoss), `samples_per_second`, and what the caller adds; lineage: the
+    snapshot's.
+    """
+
+    kind: str
+    options: NetworkConfig
+    config: TrainConfig
+    model: CTRModel
+    vocabulary: Vocabulary
+    statistics: tuple[TextStatistics, ...]
+    metrics: Mapping[str, Any]
+    lineage: Mapping[str, object]
+
+
+def fit(
+    samples: Samples,
+    *,
+    kind: str,
+    options: NetworkConfig,
+    config: TrainConfig,
+    progress: Callable[[Progress], None] | None = None,
+) -> Run:
+    """Train network `kind` of the zoo until the validation AUC stops rising.
+
+    Raises DataError where the training or validation rows do not hold both labels.
+    """
+    for split in ("train", "validation"):
+        if why := why_no_auc(samples.label[samples.split[split]].numpy()):
+            raise DataError(f"the {split} rows cannot be used to train: {why}")
+    with torch.random.fork_rng(devices=[]), _threads(config.threads), _large_blocks_kept():
+        torch.manual_seed(config.seed)
+        texts = samples.texts
+        model = CTRModel(kind, options, samples.tables.vocabulary, [t.statistics for t in texts], config.text)
+        places = samples.split["train"]
+        model.text.fit_scale(samples.similarity[places])
+        optimizer = _optimizer(model, options, config.text)
+        vectors = {text.name: text.vectors for text in texts}
+        batches = math.ceil(len(places) / config.batch_size)
+        history: list[dict[str, float]] = []
+        best: dict[str, Tensor] = {}
+        best_epoch, best_auc, seconds = 0, float("nan"), 0.0
+        for epoch in range(1, config.epochs + 1):
+            started = time.perf_counter()
+            model.train()
+            order = places[torch.randperm(len(places))]
+            total = 0.0
+            for step, chosen in enumerate(order.split(config.batch_size), start=1):
+                logits = model(samples.batch(chosen), vectors)
+                loss = functional.binary_cross_entropy_with_logits(logits, samples.label[chosen])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                total += loss.item() * len(chosen)
+                if progress:
+                    progress(Progress(epoch, config.epochs, step, batches, best_auc))
+            seconds += time.perf_counter() - started
+            labels = samples.label[samples.split["validation"]].numpy()
+            scores = score(model, samples, "validation")
+            record = {"epoch": epoch, "loss": total / len(places), "auc": auc(labels, scores)}
+            history.append({**record, "logloss": logloss(labels, scores)})
+            if not best or record["auc"] > best_auc:
+                best_epoch, best_auc = epoch, record["auc"]
+                best = {name: value.clone() for name, value in model.state_dict().items()}
+            elif epoch - best_epoch >= config.patience:
+                break
+        model.load_state_dict(best)
+        model.eval()
+    metrics = {"best_epoch": best_epoch, "epochs": history, "train_rows": len(places)}
+    metrics["samples_per_second"] = round(len(places) * len(history) / seconds)
+    statistics = tuple(text.statistics for text in texts)
+    return Run(kind, options, config, model, samples.tables.vocabulary, statistics, metrics, samples.lineage)
+
+
+def score(model: CTRModel, samples: Samples, split: Split) -> np.ndarray:
+    """Probabilities of a positive label for the rows of a split, in the snapshot's order; float32 [rows].
+
+    samples: encoded with the vocabulary and the statistics that the model was trained with.
+    """
+    model.eval()
+    vectors = {text.name: text.vectors for text in samples.texts}
+    with torch.inference_mode():
+        adapted = model.text.tables(vectors)
+        parts = [
+            model(samples.batch(places), vectors, adapted=adapted).sigmoid()
+            for places in samples.split[split].split(SCORE_BATCH)
+        ]
+    return torch.cat(parts).numpy() if parts else np.zeros(0, np.float32)
+
+
+def _optimizer(model: CTRModel, options: NetworkConfig, text: AdaptorConfig) -> torch.optim.Optimizer:
+    rate = options.learning_rate
+    groups = [
+        {"params": [model.table], "lr": rate, "weight_decay": options.embedding_weight_decay},
+        {"params": list(model.network.parameters()), "lr": rate, "weight_decay": options.weight_decay},
+        {
+            "params": list(model.text.parameters()),
+            "lr": rate * text.learning_rate_scale,
+            "weight_decay": text.weight_decay,
+        },
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+
+
+@contextlib.contextmanager
+def _threads(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _large_blocks_kept() -> Iterator[None]:
+    """Let glibc keep freed blocks instead of giving each back to the kernel.
+
+    By default every tensor above 32 MiB is mapped afresh and its pages are faulted in one by one, for each batch: the
+    look-up of a history then costs many times more than the copying itself. Elsewhere than on glibc, nothing happens.
+    """
+    library = ctypes.CDLL(None)
+    adjust = getattr(library, "mallopt", None)
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+    if adjust is None:
+        yield
+        return
+    adjust(mmap_threshold, 1 << 30)
+    adjust(trim_threshold, 2**31 - 1)
+    try:
+        yield
+    finally:
+        adjust(mmap_threshold, 1 << 17)  # the defaults of glibc
+        adjust(trim_threshold, 1 << 17)
+        library.malloc_trim(0)

@@ -1,0 +1,37 @@
+"""DeepFM: a factorisation machine and an MLP over the same embeddings.
+
+Guo, Tang, Ye, Li, He 2017, "DeepFM: A Factorization-Machine based Neural Network for CTR Prediction", section 2.1. The
+history enters as the mean of its liked and the mean of its disliked items.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ctr_models.layers import MLP
+from ctr_models.zoo import Hidden, Inputs, NetworkConfig, Shape, pooled_history
+
+
+class Config(NetworkConfig, frozen=True):
+    """Sizes of the MLP; one more number in every embedding is the field's first-order weight."""
+
+    hidden: Hidden = (128, 64)
+
+    @property
+    def width(self) -> int:
+        """The embedding and its first-order weight, in one table."""
+        return self.embedding_size + 1
+
+
+class Network(nn.Module):
+    """logit = first-order weights + pairwise inner products + MLP."""
+
+    def __init__(self, config: Config, shape: Shape) -> None:
+        super().__init__()
+        fields = shape.fields + shape.pooled_fields
+        self.mlp = MLP(fields * config.embedding_size, config.hidden, 1, dropout=config.dropout)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        fields = torch.cat([inputs.fields_BFD, pooled_history(inputs)], dim=1)
+        first_order, embeddings = fields[..., 0].sum(dim=1), fields[..., 1:]
+        pairs = (embeddings.sum(dim=1) ** 2 - (embeddings**2).sum(dim=1)).sum(dim=1) / 2
+        return first_order + pairs + self.mlp(embeddings.flatten(1)).squeeze(1)

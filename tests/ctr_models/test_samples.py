@@ -1,0 +1,148 @@
+"""A batch against plain Python: histories strictly earlier, newest first, and similarities by the book."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from ctr_models.samples import SampleConfig, Samples, encode
+from ctr_models.text import PRIOR, VOTES, similarity_names
+from storage.errors import ConfigError, StoreError
+from storage.snapshot import Snapshot
+from tests.ctr_models.conftest import World
+
+CONFIG = SampleConfig(max_history=7, similarity_history=11)
+
+
+def past(snapshot: Snapshot, sample: dict) -> list[dict]:
+    rows = snapshot.dataset.interactions.filter(pl.col("user_id") == sample["user_id"])
+    return [row for row in rows.iter_rows(named=True) if row["timestamp"] < sample["timestamp"]]
+
+
+def some_places(samples: Samples, n: int = 60) -> torch.Tensor:
+    return torch.randperm(len(samples.label), generator=torch.Generator().manual_seed(1))[:n]
+
+
+def test_a_history_is_what_lies_strictly_before_newest_first(world: World) -> None:
+    snapshot = world()
+    samples = encode(snapshot, CONFIG)
+    places = some_places(samples)
+    batch = samples.batch(places)
+    items = ["", *samples.tables.items.ids]
+    for row, place in enumerate(places.tolist()):
+        sample = snapshot.samples.row(place, named=True)
+        before = past(snapshot, sample)
+        newest = before[::-1][:7]
+        padding = 7 - len(newest)
+
+        assert items[batch.item_B[row]] == sample["item_id"]
+        assert samples.tables.users.ids[int(batch.user_B[row]) - 1] == sample["user_id"]
+        assert [items[i] for i in batch.history_BL[row]] == [r["item_id"] for r in newest] + [""] * padding
+        assert batch.rating_BL[row].tolist() == [int(r["rating"]) for r in newest] + [0] * padding
+        assert batch.liked_BL[row].tolist() == [r["rating"] > 3 for r in newest] + [False] * padding
+        liked = sum(r["rating"] > 3 for r in before)
+        fields = samples.tables.vocabulary.of("history", "count", "share")
+        counted = [liked, len(before) - liked, len(before), liked / len(before)]
+        expected = [int(f.encode(pl.Series([n]))[0]) for f, n in zip(fields, counted, strict=True)]
+        assert expected == batch.context_BC[row].tolist()
+
+
+def test_text_rows_are_the_snapshots(world: World) -> None:
+    snapshot = world(missing=0.3)
+    samples = encode(snapshot, CONFIG, features=["user_preference", "item_knowledge"])
+    places = some_places(samples)
+    batch = samples.batch(places)
+    texts = dict(snapshot.features["item_knowledge"].rows.select("entity_id", "vector_row").rows())
+    for row, place in enumerate(places.tolist()):
+        sample = snapshot.samples.row(place, named=True)
+        newest = past(snapshot, sample)[::-1][:7]
+
+        assert batch.text_BT[row].tolist() == [sample["user_preference_row"] + 1, sample["item_knowledge_row"] + 1]
+        expected = [texts.get(r["item_id"], -1) + 1 for r in newest] + [0] * (7 - len(newest))
+        assert expected == batch.text_history["item_knowledge"][row].tolist()
+
+
+def test_vectors_are_centred_on_what_training_rows_find(world: World) -> None:
+    snapshot = world()
+    item, user = encode(snapshot, CONFIG).texts
+    train = snapshot.samples.filter(pl.col("split") == "train")
+    found = train["item_knowledge_row"].unique().to_numpy() + 1
+
+    assert item.vectors[found].mean(dim=0).abs().max() < 1e-6
+    assert len(found) < len(item.vectors) - 1  # the late items are not among them
+    assert (item.vectors[0] == 0).all()
+    assert [item.name, user.name] == ["item_knowledge", "user_preference"]
+
+
+def test_similarities_follow_their_definition(world: World) -> None:
+    snapshot = world(missing=0.2)
+    samples = encode(snapshot, CONFIG)
+    names = similarity_names([text.statistics for text in samples.texts])
+    matrix = samples.texts[0].vectors.numpy()
+    wished = samples.texts[1].vectors.numpy()
+    texts = dict(snapshot.features["item_knowledge"].rows.select("entity_id", "vector_row").rows())
+
+    def cosine(a: np.ndarray, b: np.ndarray) -> float:
+        return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+    for place in some_places(samples).tolist():
+        sample = snapshot.samples.row(place, named=True)
+        got = dict(zip(names, samples.similarity[place].tolist(), strict=True))
+        target = texts.get(sample["item_id"])
+        newest = [r for r in past(snapshot, sample)[-11:] if r["item_id"] in texts]
+        expected = dict.fromkeys(names, np.nan)
+        if target is not None and newest:
+            sims = [(cosine(matrix[target + 1], matrix[texts[r["item_id"]] + 1]), r["rating"] > 3) for r in newest]
+            for name, wanted in (("liked", True), ("disliked", False)):
+                part = [c for c, liked in sims if liked == wanted]
+                if part:
+                    expected[f"item_knowledge.mean_{name}"] = np.mean(part)
+                    expected[f"item_knowledge.max_{name}"] = max(part)
+            rate = np.mean([liked for _, liked in sims])
+            for name, width in zip(("near", "wide"), VOTES, strict=True):
+                weights = [np.exp((c - 1) / width) for c, _ in sims]
+                vote = sum(w * (liked - rate) for w, (_, liked) in zip(weights, sims, strict=True))
+                expected[f"item_knowledge.vote_{name}"] = vote / (sum(weights) + PRIOR)
+        row = sample["user_preference_row"]
+        if target is not None and row >= 0:
+            expected["user_preference.item_knowledge"] = cosine(wished[row + 1], matrix[target + 1])
+        for name in names:
+            assert got[name] == pytest.approx(expected[name], abs=1e-5, nan_ok=True), name
+
+
+def test_ids_that_training_never_saw_are_unknown_but_keep_their_attributes(world: World) -> None:
+    snapshot = world()
+    samples = encode(snapshot, CONFIG)
+    train = set(snapshot.samples.filter(pl.col("split") == "train")["item_id"])
+    field = samples.tables.vocabulary.named("item.item_id")
+    late = samples.tables.items.rows(pl.Series(["i59"]))[0]
+
+    assert "i59" not in train
+    assert "i59" not in field.values
+    assert int(samples.tables.items.single[late, 0]) == 0
+    assert samples.tables.items.rows(pl.Series(["nobody"])).tolist() == [0]
+
+
+def test_a_run_reads_other_data_with_its_own_vocabulary_and_statistics(world: World) -> None:
+    trained = encode(world(seed=1), CONFIG)
+    statistics = [text.statistics for text in trained.texts]
+    again = encode(world(seed=2), CONFIG, vocabulary=trained.tables.vocabulary, statistics=statistics)
+
+    assert again.tables.vocabulary == trained.tables.vocabulary
+    assert again.texts[0].statistics is statistics[0]
+
+
+def test_vectors_of_another_encoder_are_refused(world: World) -> None:
+    snapshot = world()
+    statistics = [replace(text.statistics, encoder="another") for text in encode(snapshot, CONFIG).texts]
+    with pytest.raises(StoreError, match=r"encoded by test encoder, but .* trained on vectors of another"):
+        encode(snapshot, CONFIG, statistics=statistics)
+    with pytest.raises(StoreError, match="needs feature set 'item_knowledge'"):
+        encode(replace(snapshot, features={}), CONFIG, statistics=statistics)
+
+
+def test_a_feature_set_that_no_training_row_finds_is_refused(world: World) -> None:
+    with pytest.raises(ConfigError, match="no training row has a vector of feature set 'item_knowledge'"):
+        encode(world(missing=1.0), CONFIG)
