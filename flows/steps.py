@@ -23,6 +23,7 @@ from llm_features.encoders import Encoder
 from llm_features.plan import Plan, estimate
 from llm_features.plan import plan as make_plan
 from storage import files
+from storage.cache import Cache
 from storage.catalog import build_catalog
 from storage.errors import ConfigError
 from storage.ingest import ingest as read_source
@@ -75,8 +76,10 @@ def generate(config: RunConfig, feature: str) -> dict:
     root = config.store.root
     dataset = _dataset(config)
     engine = _engine(config, feature)
+    if config.generate.retry_failed:
+        _forget_failed(texts_cache(root))
     try:
-        planned = _plan(config, feature, dataset, engine, retry_failed=config.generate.retry_failed)
+        planned = _plan(config, feature, dataset, engine)
         with progress(f"{feature}: texts") as on_generate, progress(f"{feature}: vectors") as on_encode:
             built = build(
                 root,
@@ -142,7 +145,7 @@ def _dataset(config: RunConfig, *, dry: bool = False) -> Dataset:
     return load_dataset(config.store.root)
 
 
-def _plan(config: RunConfig, feature: str, dataset: Dataset, engine: Any, *, retry_failed: bool = False) -> Plan:
+def _plan(config: RunConfig, feature: str, dataset: Dataset, engine: Any, *) -> Plan:
     section = config.features[feature]
     return make_plan(
         dataset,
@@ -155,6 +158,12 @@ def _plan(config: RunConfig, feature: str, dataset: Dataset, engine: Any, *, ret
         growth=section.growth,
         max_history=section.max_history,
     )
+
+
+def _forget_failed(texts: Cache) -> None:
+    """Let prompts that were set aside because they killed the engine be sent again."""
+    finished = texts.fetch(sorted(texts.keys()), columns=["text_key", "finish_reason"])
+    texts.drop(finished.filter(finish_reason="set_aside")["text_key"])
 
 
 def _counts(planned: Plan) -> dict:

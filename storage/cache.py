@@ -56,18 +56,7 @@ class Cache:
         rows = rows.filter([key not in self._parts for key in rows[self.key]])
         if rows.is_empty():
             return 0
-        temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
-        with naming(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                rows.write_parquet(temporary)
-                sync(temporary)
-                part = self.folder / f"{sha256_file(temporary)}.parquet"
-                temporary.replace(part)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-            sync(self.folder)
+        part = self._write(rows)
         self._index(rows[self.key], part)
         return len(rows)
 
@@ -88,9 +77,42 @@ class Cache:
         rows = rows.unique(self.key, keep="first", maintain_order=True)
         return wanted.join(rows, on=self.key, how="left", maintain_order="left").select(names)
 
+    def drop(self, keys: Iterable[str]) -> int:
+        """Forget the rows of `keys`: the parts that hold them are written again without. Returns how many went.
+
+        The new part is there before the old one goes, so a crash between loses nothing and the call can be repeated.
+        """
+        gone = {key for key in keys if key in self._parts}
+        for part in sorted({self._parts[key] for key in gone}):
+            rows = pl.read_parquet(part, memory_map=False)
+            kept = rows.filter([key not in gone for key in rows[self.key]])
+            new = self._write(kept) if len(kept) else None
+            with naming(part):
+                part.unlink()
+                sync(self.folder)
+            self._parts = {key: place for key, place in self._parts.items() if place != part}
+            if new is not None:
+                self._index(kept[self.key], new)
+        return len(gone)
+
     def verify(self) -> list[str]:
         """Re-read every part; one sentence for each whose bytes are not those it was named for."""
         return [f"{part} is damaged" for part in self.parts() if sha256_file(part) != part.stem]
+
+    def _write(self, rows: pl.DataFrame) -> Path:
+        temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
+        with naming(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                rows.write_parquet(temporary)
+                sync(temporary)
+                part = self.folder / f"{sha256_file(temporary)}.parquet"
+                temporary.replace(part)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            sync(self.folder)
+        return part
 
     def _index(self, keys: pl.Series, part: Path) -> None:
         for key in keys:

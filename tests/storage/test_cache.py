@@ -60,3 +60,17 @@ def test_a_wrong_table_is_refused_before_anything_is_written(tmp_path: Path) -> 
     with pytest.raises(DataError, match="'value'"):
         cache.append(pl.DataFrame({"key": ["a"]}))
     assert not (tmp_path / "c").exists()
+
+
+def test_dropped_rows_are_gone_from_the_disk_and_the_others_stay(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c", SCHEMA, key="key")
+    cache.append(rows(("a", 1), ("b", 2)))
+    cache.append(rows(("c", 3)))
+
+    assert 2 == cache.drop(["a", "c", "z"])
+    for reader in (cache, Cache(tmp_path / "c", SCHEMA, key="key")):
+        assert {"b"} == reader.keys()
+        assert [2] == reader.fetch(["b"])["value"].to_list()
+        assert [] == reader.verify()
+    assert 1 == cache.append(rows(("a", 9)))
+    assert [9] == cache.fetch(["a"])["value"].to_list()
