@@ -145,7 +145,7 @@ def _dataset(config: RunConfig, *, dry: bool = False) -> Dataset:
     return load_dataset(config.store.root)
 
 
-def _plan(config: RunConfig, feature: str, dataset: Dataset, engine: Any, *) -> Plan:
+def _plan(config: RunConfig, feature: str, dataset: Dataset, engine: Any) -> Plan:
     section = config.features[feature]
     return make_plan(
         dataset,
