@@ -1,0 +1,49 @@
+"""How does one machine run its own nights? The three deployments served from this process, without a work pool."""
+
+import os
+from collections.abc import Sequence
+
+from prefect import serve
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Cron
+from prefect.settings import get_current_settings
+from prefect.types.entrypoint import EntrypointType
+
+from flows.generate_features import generate_features
+from flows.nightly import nightly
+from flows.train_models import train_models
+from storage.errors import ConfigError
+
+ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+
+
+def deployments(config: str, overrides: Sequence[str], *, cron: str, timezone: str) -> list[RunnerDeployment]:
+    """What is served: `nightly/nightly` on its schedule, and its two halves for a run by hand."""
+    parameters = {"config": config, "overrides": list(overrides)}
+    return [
+        RunnerDeployment.from_flow(
+            flow,
+            name="nightly",
+            parameters=parameters,
+            schedule=Cron(cron, timezone=timezone) if flow is nightly else None,
+            concurrency_limit=ONE_AT_A_TIME,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        for flow in (nightly, generate_features, train_models)
+    ]
+
+
+def serve_all(config: str, overrides: Sequence[str], *, cron: str, timezone: str) -> None:
+    """Serve until stopped. A stop does not pause the schedule, so the next start takes up the next night.
+
+    Raises ConfigError where no Prefect server is named: a schedule needs one that outlives this process.
+    """
+    if get_current_settings().api.url is None:
+        raise ConfigError(
+            "nightshift serve needs a Prefect server: run `prefect server start`, then set"
+            " PREFECT_API_URL=http://127.0.0.1:4200/api"
+        )
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "storage,llm_features,ctr_models,flows")  # for its runs
+    served = deployments(config, overrides, cron=cron, timezone=timezone)
+    serve(*served, pause_on_shutdown=False, limit=1)
