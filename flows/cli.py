@@ -184,6 +184,7 @@ def main() -> None:
     """Entry point of the command `nightshift`."""
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")  # 17 s seen on an idle machine of 20
     try:
         app()
     except NightshiftError as error:

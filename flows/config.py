@@ -12,8 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
 
 import ctr_models.zoo
 import llm_features.encoders
@@ -134,11 +144,18 @@ class RecommendConfig(Section):
     """For whom: everyone, nobody, or the first so many users."""
 
 
+def _time_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(f"{name!r} is no time zone; write one like UTC or Europe/Berlin")
+    return name
+
+
 class ScheduleConfig(Section):
     """When `nightshift serve` runs the night."""
 
     cron: str = "0 2 * * *"
-    timezone: str = "UTC"
+    timezone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+    """A run's logical date is the day it was scheduled for in this zone."""
 
 
 SPLITS = Annotated[split.Split, Field(discriminator="kind")]

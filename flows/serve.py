@@ -37,7 +37,8 @@ def deployments(config: str, overrides: Sequence[str], *, cron: str, timezone: s
 def serve_all(config: str, overrides: Sequence[str], *, cron: str, timezone: str) -> None:
     """Serve until stopped. A stop does not pause the schedule, so the next start takes up the next night.
 
-    Raises ConfigError where no Prefect server is named: a schedule needs one that outlives this process.
+    Raises ConfigError where the cron line is wrong, or where no Prefect server is named: a schedule needs one that
+    outlives this process.
     """
     if get_current_settings().api.url is None:
         raise ConfigError(
@@ -45,5 +46,8 @@ def serve_all(config: str, overrides: Sequence[str], *, cron: str, timezone: str
             " PREFECT_API_URL=http://127.0.0.1:4200/api"
         )
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "storage,llm_features,ctr_models,flows")  # for its runs
-    served = deployments(config, overrides, cron=cron, timezone=timezone)
+    try:
+        served = deployments(config, overrides, cron=cron, timezone=timezone)
+    except ValueError as error:
+        raise ConfigError(f"schedule.cron: {error}") from error
     serve(*served, pause_on_shutdown=False, limit=1)
