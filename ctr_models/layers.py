@@ -50,7 +50,7 @@ class _Lookup(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:
         ctx.save_for_backward(rows)
         ctx.n_rows = len(table)
-        return table.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
+        return table.index_select(0, rows.reshape(-1)).view(*rows.shape, table.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

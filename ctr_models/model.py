@@ -4,6 +4,7 @@ Shapes: B rows of a batch, L places of a history, D width of a field, K fields o
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,19 @@ from torch import Tensor, nn
 from ctr_models import zoo
 from ctr_models.adaptor import AdaptorConfig, TextAdaptor
 from ctr_models.layers import lookup, mean_pool
-from ctr_models.samples import Batch, Entities
+from ctr_models.samples import Batch, Entities, Tables
 from ctr_models.text import TextStatistics
 from ctr_models.vocabulary import RATING, Vocabulary
 from ctr_models.zoo import Channel, Inputs, NetworkConfig, Shape
 from storage import plugins
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All items embedded, items_VE, and all texts adapted, name -> [1 + texts, D]."""
+
+    items_VE: Tensor
+    texts: Mapping[str, Tensor]
 
 
 class CTRModel(nn.Module):
@@ -48,17 +57,24 @@ class CTRModel(nn.Module):
         self.text_names = [each.name for each in statistics]
         self.network = plugins.load(zoo, kind).Network(config, Shape(width, fields, channels))
 
-    def forward(
-        self, batch: Batch, vectors: Mapping[str, Tensor], *, adapted: Mapping[str, Tensor] | None = None
-    ) -> Tensor:
-        """vectors: of each feature set, row 0 absent; adapted: `text.tables(vectors)`, where it was computed before."""
-        items, target_rows, history_rows = _distinct(batch.item_B, batch.history_BL, len(batch.tables.items.single))
-        table_VE = self._entities(batch.tables.items, items).flatten(1)
+    def prepare(self, tables: Tables, vectors: Mapping[str, Tensor]) -> Prepared:
+        """Embed every item and adapt every text once, for scoring with weights that no longer change."""
+        return Prepared(
+            self._entities(tables.items, torch.arange(len(tables.items.single))).flatten(1), self.text.tables(vectors)
+        )
+
+    def forward(self, batch: Batch, vectors: Mapping[str, Tensor], *, prepared: Prepared | None = None) -> Tensor:
+        """vectors: of each feature set, row 0 absent; prepared: what `prepare` made of the batch's tables."""
+        if prepared is not None:
+            table_VE, target_rows, history_rows = prepared.items_VE, batch.item_B, batch.history_BL
+        else:
+            items, target_rows, history_rows = _distinct(batch.item_B, batch.history_BL, len(batch.tables.items.single))
+            table_VE = self._entities(batch.tables.items, items).flatten(1)
         target_BE = lookup(table_VE, target_rows)
         width = self.table.shape[1]
         fields = [
             self._entities(batch.tables.users, batch.user_B),
-            target_BE.view(len(target_BE), -1, width),
+            target_BE.unflatten(1, (-1, width)),
             lookup(self.table, batch.context_BC),
         ]
         channels = [
@@ -68,7 +84,7 @@ class CTRModel(nn.Module):
         for place, name in enumerate(self.text_names):
             if name not in self.text.sides:
                 continue
-            target, channel = self._text(name, batch, batch.text_BT[:, place].contiguous(), vectors, adapted)
+            target, channel = self._text(name, batch, batch.text_BT[:, place].contiguous(), vectors, prepared)
             fields.append(target[:, None])
             channels += [channel] if channel else []
         if self.text.similarity is not None:
@@ -91,12 +107,12 @@ class CTRModel(nn.Module):
         batch: Batch,
         rows_B: Tensor,
         vectors: Mapping[str, Tensor],
-        adapted: Mapping[str, Tensor] | None,
+        prepared: Prepared | None,
     ) -> tuple[Tensor, Channel | None]:
         """The target's field [B, D] and, for an item set, the history's channel; each distinct text adapted once."""
         history = batch.text_history.get(name)
-        if adapted is not None:
-            table = adapted[name]
+        if prepared is not None:
+            table = prepared.texts[name]
         else:
             distinct, rows_B, history = _distinct(rows_B, history, len(vectors[name]))
             table = self.text.adapt(name, vectors[name][distinct])

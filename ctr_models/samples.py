@@ -21,7 +21,6 @@ from ctr_models.text import (
     similarities,
     similarity_names,
     text_set,
-    unit,
 )
 from ctr_models.vocabulary import RATING, Vocabulary, fit_vocabulary
 from storage.interactions import Dataset
@@ -256,7 +255,6 @@ def compare(
     out = np.full((len(user), len(similarity_names(statistics))), np.nan, np.float32)
     if not out.size:
         return out
-    vectors = [unit(text.vectors.numpy()) for text in texts]
     order = np.argsort(user, kind="stable")
     ends = np.flatnonzero(np.diff(user[order], append=-1)) + 1
     start, liked = tables.start.numpy(), tables.liked.numpy()
@@ -271,8 +269,8 @@ def compare(
             past = slice(start[user[mine[0]]], start[user[mine[0]] + 1])
             until = n_before[mine]
             out[mine, column : column + 6] = similarities(
-                vectors[place][rows[mine, place]],
-                vectors[place][text.history[past]],
+                text.unit[rows[mine, place]],
+                text.unit[text.history[past]],
                 liked[past],
                 np.stack([np.maximum(until - window, 0), until], axis=1),
             )
@@ -280,8 +278,10 @@ def compare(
     places = {each.name: place for place, each in enumerate(statistics)}
     for one, other in pairs(statistics):
         u, i = places[one.name], places[other.name]
-        cosine = np.einsum("nd,nd->n", vectors[u][rows[:, u]], vectors[i][rows[:, i]])
-        out[:, column] = np.where((rows[:, u] > 0) & (rows[:, i] > 0), cosine, np.nan)
+        both = np.flatnonzero((rows[:, u] > 0) & (rows[:, i] > 0))
+        for part in np.array_split(both, len(both) // 65536 + 1):  # vectors are never spread over all rows at once
+            cosine = np.einsum("nd,nd->n", texts[u].unit[rows[part, u]], texts[i].unit[rows[part, i]])
+            out[part, column] = cosine
         column += 1
     return out
 

@@ -40,13 +40,14 @@ class TextStatistics:
 class TextSet:
     """One feature set as a model sees it.
 
-    vectors: float32 [1 + texts, dim], centred, row 0 (absent) zero. rows: int32 [entities + 1], the newest vector row
-    of each user or item in dense order; history: int32 [interactions + 1] for item sets, the row that was known when
-    the user acted, else empty.
+    vectors: float32 [1 + texts, dim], centred, row 0 (absent) zero; unit: the same, each of length 1. rows: int32
+    [entities + 1], the newest vector row of each user or item in dense order; history: int32 [interactions + 1] for
+    item sets, the row that was known when the user acted, else empty.
     """
 
     statistics: TextStatistics
     vectors: Tensor
+    unit: np.ndarray
     rows: np.ndarray
     history: np.ndarray
 
@@ -91,6 +92,7 @@ def text_set(snapshot: Snapshot, statistics: TextStatistics, entities: pl.Series
     return TextSet(
         statistics,
         torch.from_numpy(vectors),
+        unit(vectors),
         np.concatenate([[0], rows["vector_row"].fill_null(0).to_numpy()]).astype(np.int32),
         _history_rows(snapshot, feature) if feature.entity == "item" else np.zeros(0, np.int32),
     )

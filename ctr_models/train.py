@@ -140,9 +140,9 @@ def score(model: CTRModel, samples: Samples, split: Split) -> np.ndarray:
     model.eval()
     vectors = {text.name: text.vectors for text in samples.texts}
     with torch.inference_mode():
-        adapted = model.text.tables(vectors)
+        prepared = model.prepare(samples.tables, vectors)
         parts = [
-            model(samples.batch(places), vectors, adapted=adapted).sigmoid()
+            model(samples.batch(places), vectors, prepared=prepared).sigmoid()
             for places in samples.split[split].split(SCORE_BATCH)
         ]
     return torch.cat(parts).numpy() if parts else np.zeros(0, np.float32)

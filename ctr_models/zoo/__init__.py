@@ -88,5 +88,5 @@ def pooled_history(inputs: Inputs) -> Tensor:
         if channel.target_BE is not None:
             for chosen in (inputs.liked_BL, ~inputs.liked_BL):
                 mean = mean_pool(channel.table_VE, channel.rows_BL * chosen)
-                pools.append(mean.view(len(mean), -1, width))
+                pools.append(mean.unflatten(1, (-1, width)))
     return torch.cat(pools, dim=1)

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
-from storage.features import FeatureSet
+from storage import files
+from storage.features import FeatureSet, publish_features
 from storage.interactions import Dataset
-from storage.schema import EARLIEST, FEATURES, INTERACTIONS
+from storage.schema import EARLIEST, FEATURES, INTERACTIONS, REJECTED, content_hash
 from storage.snapshot import Snapshot, take_snapshot
 from storage.split import ratio
 
@@ -92,3 +94,28 @@ def world() -> World:
 def without_features(snapshot: Snapshot) -> Snapshot:
     """The same labels, no text."""
     return replace(snapshot, features={})
+
+
+def store(root: Path, snapshot: Snapshot) -> None:
+    """Publish the dataset and the feature sets of a snapshot under `root`."""
+    data = snapshot.dataset
+    tables = {"interactions": data.interactions, "users": data.users, "items": data.items}
+    files.publish(
+        root / "dataset",
+        {f"{name}.parquet": frame.write_parquet for name, frame in tables.items()},
+        content_hash=content_hash(*tables.values()),
+        meta={"name": data.name, "domain": data.domain, "clock": data.clock},
+    )
+    for feature in snapshot.features.values():
+        places = feature.rows.select("text_hash", "vector_row").sort("vector_row")
+        vectors = feature.vectors[places["vector_row"].to_numpy()]
+        publish_features(
+            root,
+            feature.name,
+            entity=feature.entity,
+            rows=feature.rows.drop("vector_row"),
+            rejected=pl.DataFrame(schema=REJECTED),
+            vectors=places.select("text_hash", vector=pl.Series(vectors, dtype=pl.Array(pl.Float32, DIM))),
+            encoder=feature.encoder,
+            lineage={},
+        )

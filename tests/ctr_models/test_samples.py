@@ -98,7 +98,7 @@ def test_similarities_follow_their_definition(world: World) -> None:
             for name, wanted in (("liked", True), ("disliked", False)):
                 part = [c for c, liked in sims if liked == wanted]
                 if part:
-                    expected[f"item_knowledge.mean_{name}"] = np.mean(part)
+                    expected[f"item_knowledge.mean_{name}"] = float(np.mean(part))
                     expected[f"item_knowledge.max_{name}"] = max(part)
             rate = np.mean([liked for _, liked in sims])
             for name, width in zip(("near", "wide"), VOTES, strict=True):

@@ -70,6 +70,7 @@ def test_it_overfits_a_batch(kind: str, text: str) -> None:
     model.text.fit_scale(data.similarity)
     vectors = {t.name: t.vectors for t in data.texts}
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    loss = torch.tensor(torch.inf)
     for _ in range(150):
         loss = torch.nn.functional.binary_cross_entropy_with_logits(model(batch, vectors), labels)
         optimizer.zero_grad()
@@ -173,13 +174,13 @@ def test_no_text_is_a_case_like_any_other(kind: str, missing: float) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_adapted_tables_give_the_scores_of_vectors(kind: str) -> None:
+def test_prepared_tables_give_the_scores_of_vectors(kind: str) -> None:
     data = samples()
     batch = data.batch(data.split["test"][:64])
     vectors = {text.name: text.vectors for text in data.texts}
     model = make(kind, data)
     with torch.inference_mode():
-        stored = model(batch, vectors, adapted=model.text.tables(vectors))
+        stored = model(batch, vectors, prepared=model.prepare(data.tables, vectors))
 
     torch.testing.assert_close(stored, logits(model, data, batch), rtol=1e-4, atol=1e-5)
 
