@@ -76,15 +76,17 @@ def generate(
 @app.command()
 def train(config: ConfigPath = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
     """Train every model of the run, with and without the features, on what was known at each label's time."""
-    _as_writer("train", config, overrides, lambda steps, run: steps.train(run))
+    from flows.learning import train as learn
+
+    _as_writer("train", config, overrides, lambda _, run: learn(run))
 
 
 @app.command()
 def evaluate(config: ConfigPath = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
     """Score the newest trained models on the test rows again and compare them, with intervals."""
-    from flows import steps, summary
+    from flows import learning, summary
 
-    summary.show_models(steps.evaluate(_load(config, overrides)))
+    summary.show_models(learning.evaluate(_load(config, overrides)))
 
 
 @app.command()
@@ -96,9 +98,10 @@ def recommend(
     model: Annotated[str | None, typer.Option("--model", help="Which trained model ranks.")] = None,
 ) -> None:
     """Recommend items to one user from stored vectors: no LLM is loaded."""
-    from flows import steps, summary
+    from flows import summary
+    from flows.recommending import recommend_one
 
-    summary.show_recommendations(steps.recommend_one(_load(config, overrides), user, k=k, model=model))
+    summary.show_recommendations(recommend_one(_load(config, overrides), user, k=k, model=model))
 
 
 @app.command()
@@ -122,9 +125,9 @@ def verify(
     users: Annotated[int, typer.Option("--users", min=0, help="Users whose joined rows are recomputed.")] = 500,
 ) -> None:
     """Read back every file against its hash, and recompute the point-in-time join of random users in plain Python."""
-    from flows import steps
+    from flows.verify import verify as read_back
 
-    found = steps.verify(_load(config, overrides), users=users)
+    found = read_back(_load(config, overrides), users=users)
     for problem in found["problems"]:
         typer.echo(problem, err=True)
     typer.echo(
@@ -184,7 +187,9 @@ def main() -> None:
     """Entry point of the command `nightshift`."""
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")  # 17 s seen on an idle machine of 20
+    os.environ.setdefault(
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120"
+    )  # 17 s seen on an idle machine of 20
     try:
         app()
     except NightshiftError as error:

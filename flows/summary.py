@@ -78,7 +78,7 @@ def show_models(summary: Mapping[str, Any]) -> None:
 
 def show_recommendations(example: Mapping[str, Any]) -> None:
     """Print recommendations for one user, with titles."""
-    print(f"\nFor user {example['user_id']} ({example['why']}):")
+    print(f"\nFor user {example['user_id']}:")
     for row in example["items"]:
         print(f"  {row['rank']:>3}. {row['title']}  ({row['score']:.3f})")
 

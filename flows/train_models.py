@@ -3,7 +3,7 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import scheduled, steps
+from flows import learning, recommending, scheduled
 from flows.config import load_config
 from flows.generate_features import publish_catalog
 from flows.night import run_night
@@ -14,13 +14,13 @@ JOB = "train-models"
 @task(cache_policy=NO_CACHE, persist_result=False)
 def train(config: str, overrides: list[str]) -> dict:
     """Train every model of the run, with and without the features."""
-    return steps.train(load_config(config, overrides))
+    return learning.train(load_config(config, overrides))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def recommend(config: str, overrides: list[str]) -> dict:
     """Store the night's recommendations."""
-    return steps.recommend_all(load_config(config, overrides))
+    return recommending.recommend_all(load_config(config, overrides))
 
 
 @flow(name=JOB, persist_result=False)

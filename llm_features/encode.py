@@ -84,7 +84,7 @@ def vectors_cache(folder: Path, encoder: Encoder) -> Cache:
     place = folder / hashlib.sha256(encoder.identity.encode()).hexdigest()[:16]
     about, said = place / "encoder.json", {"identity": encoder.identity, "dim": encoder.dim}
     cache = Cache(place, vectors_schema(encoder.dim), key="text_hash")
-    if not about.is_file() and not cache.parts():
+    if not about.is_file() and not len(cache):
         write_atomic(about, json.dumps(said, indent=1).encode())
     try:
         there = json.loads(about.read_text(encoding="utf-8"))

@@ -15,6 +15,18 @@ from storage.files import naming, sha256_file, sync
 from storage.schema import Schema, check
 
 
+def parts(folder: Path) -> list[Path]:
+    """Every part of the cache in `folder`, in name order."""
+    return sorted(folder.glob("[0-9a-f]*.parquet"))
+
+
+def verify(folder: Path) -> list[str]:
+    """Re-read every part of the cache in `folder`; one sentence for each that is not the bytes it was named for."""
+    return [
+        f"{part} is damaged: its sha256 is not its name" for part in parts(folder) if sha256_file(part) != part.stem
+    ]
+
+
 class Cache:
     """Rows of `schema` under `folder`, addressed by the string column `key`.
 
@@ -26,18 +38,17 @@ class Cache:
         self.schema = schema
         self.key = key
         self._parts: dict[str, Path] = {}
-        for part in self.parts():
-            self._index(pl.read_parquet(part, columns=[key], memory_map=False)[key], part)
+        for part in parts(folder):
+            try:
+                self._index(pl.read_parquet(part, columns=[key], memory_map=False)[key], part)
+            except pl.exceptions.PolarsError as error:
+                raise StoreError(f"{part} is damaged ({error}); see `nightshift verify`") from error
 
     def __len__(self) -> int:
         return len(self._parts)
 
     def __contains__(self, key: str) -> bool:
         return key in self._parts
-
-    def parts(self) -> list[Path]:
-        """Every part on disk, in name order."""
-        return sorted(self.folder.glob("[0-9a-f]*.parquet"))
 
     def keys(self) -> set[str]:
         """Every key there is."""
@@ -94,10 +105,6 @@ class Cache:
             if new is not None:
                 self._index(kept[self.key], new)
         return len(gone)
-
-    def verify(self) -> list[str]:
-        """Re-read every part; one sentence for each whose bytes are not those it was named for."""
-        return [f"{part} is damaged" for part in self.parts() if sha256_file(part) != part.stem]
 
     def _write(self, rows: pl.DataFrame) -> Path:
         temporary = self.folder / f".{uuid.uuid4().hex}.tmp"

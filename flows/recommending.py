@@ -1,0 +1,52 @@
+"""Who is recommended what? Stored for many users each night, and asked for one user at any time."""
+
+import time
+
+import polars as pl
+
+from ctr_models import runs
+from ctr_models.recommend import Recommender
+from flows.config import RunConfig
+from flows.progress import progress
+from storage import files
+from storage.ingest import load_dataset
+from storage.schema import RECOMMENDATIONS, check, content_hash
+
+
+def recommend_all(config: RunConfig) -> dict:
+    """Store the best items of every user asked for, and show one user's as an example."""
+    started, root, section = time.time(), config.store.root, config.recommend
+    if not config.models or section.users == "none":
+        return {}
+    dataset = load_dataset(root)
+    users = dataset.users["user_id"].to_list()
+    users = users if section.users == "all" else users[: int(section.users)]
+    recommender = Recommender(runs.load_run(root, section.model), root)
+    parts = [pl.DataFrame(schema=RECOMMENDATIONS)]
+    with progress("recommendations") as on_progress:
+        for done, user in enumerate(users, start=1):
+            parts.append(recommender.recommend(user, section.k))
+            on_progress(done, len(users))
+    rows = check(pl.concat(parts), RECOMMENDATIONS, table="recommendations")
+    run = files.version(runs.folder(root, section.model))
+    version = files.publish(
+        root / "recommendations",
+        {"recommendations.parquet": rows.write_parquet},
+        content_hash=content_hash(rows, extra=[run.content_hash]),
+        meta={"run": f"{section.model} v{run.number}", "k": section.k, "users": len(users)},
+    )
+    seconds = round(time.time() - started, 2)
+    summary = {"users": len(users), "rows": len(rows), "version": version.number, "seconds": seconds}
+    return {"recommendations": summary, "example": _titled(rows.filter(user_id=users[0]), dataset.items, users[0])}
+
+
+def recommend_one(config: RunConfig, user: str, *, k: int, model: str | None = None) -> dict:
+    """The best `k` items of one user by the newest run of `model`, with titles."""
+    root = config.store.root
+    recommender = Recommender(runs.load_run(root, model or config.recommend.model), root)
+    return _titled(recommender.recommend(user, k), load_dataset(root).items, user)
+
+
+def _titled(rows: pl.DataFrame, items: pl.DataFrame, user: str) -> dict:
+    titled = rows.join(items.select("item_id", "title"), on="item_id", how="left", maintain_order="left")
+    return {"user_id": user, "items": titled.select("rank", "item_id", "title", "score").to_dicts()}
