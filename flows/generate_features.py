@@ -62,6 +62,8 @@ def generate_features(config: str, overrides: list[str] | None = None, logical_d
     def work() -> dict:
         summary = {"root": str(run.store.root), "ingest": ingest(config, overrides)}
         summary["features"] = [generate(config, overrides, name) for name in run.features]
-        return summary | publish_catalog(config, overrides)
+        return summary
 
-    return scheduled.finished(JOB, date, run_night(run.store.root, JOB, date, work))
+    return scheduled.finished(
+        JOB, date, run_night(run.store.root, JOB, date, work, then=lambda: publish_catalog(config, overrides))
+    )

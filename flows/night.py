@@ -19,8 +19,11 @@ from storage.lock import WriterLock
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ][0-9:.+Z-]+)?")
 
 
-def run_night(root: Path, job: str, logical_date: str | None, work: Callable[[], dict], *, force: bool = False) -> dict:
-    """Do `work` as the only writer of `root`, once for a logical date, and record its summary.
+def run_night(
+    root: Path, job: str, logical_date: str | None, work: Callable[[], dict], *, then: Callable[[], object]
+) -> dict:
+    """Do `work` as the only writer of `root`, once for a logical date, record its summary, and only `then` (a catalog
+    that shows the night just recorded).
 
     logical_date: the day the schedule meant (YYYY-MM-DD), or None for a run by hand, which always works.
     Returns the summary, with `already_done` true where the date was done before and nothing ran.
@@ -31,7 +34,7 @@ def run_night(root: Path, job: str, logical_date: str | None, work: Callable[[],
         raise ConfigError(f"logical date {logical_date!r} must read YYYY-MM-DD")
     record = root / "nights" / f"{date.replace(':', '')}.{job}.json"
     with WriterLock(root, purpose=f"{job} of {date}"):
-        if record.is_file() and not force:
+        if record.is_file():
             before = json.loads(record.read_text(encoding="utf-8"))
             if before["status"] == "completed":
                 return {**before["summary"], "already_done": True}
@@ -49,6 +52,7 @@ def run_night(root: Path, job: str, logical_date: str | None, work: Callable[[],
                 write("failed", {"error": str(error)})
             raise
         write("completed", summary)
+        then()
     return {**summary, "already_done": False}
 
 

@@ -28,7 +28,8 @@ def show_night(summary: Mapping[str, Any], config: str) -> None:
     print("\nAsk it something:")
     for query in QUERIES:
         print(f'  nightshift sql --config {config} "{query}"')
-    print(f"\nEverything lies under {summary.get('root', '')}; the SQL catalog is {summary.get('catalog', '')}")
+    root = summary["root"]
+    print(f"\nEverything lies under {root}; any DuckDB client reads {root}/catalog.duckdb, also while a night writes.")
 
 
 def show_step(job: str, summary: Mapping[str, Any]) -> None:

@@ -35,8 +35,8 @@ def train_models(config: str, overrides: list[str] | None = None, logical_date: 
     date = scheduled.logical_date(logical_date, run.schedule.timezone)
 
     def work() -> dict:
-        summary = {"root": str(run.store.root), **train(config, overrides)}
-        summary |= recommend(config, overrides)
-        return summary | publish_catalog(config, overrides)
+        return {"root": str(run.store.root), **train(config, overrides), **recommend(config, overrides)}
 
-    return scheduled.finished(JOB, date, run_night(run.store.root, JOB, date, work))
+    return scheduled.finished(
+        JOB, date, run_night(run.store.root, JOB, date, work, then=lambda: publish_catalog(config, overrides))
+    )
