@@ -14,6 +14,9 @@ QUERIES = (
 )
 """Three questions to try."""
 
+COLUMNS = ("model", "rows", "AUC without", "with", "gain", "gain of permuted text", "LogLoss without", "with")
+PARTS = ("train", "validation", "test")
+
 Row = tuple[str, str]
 
 
@@ -62,19 +65,19 @@ def show_plans(plans: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show_models(summary: Mapping[str, Any]) -> None:
-    """Print AUC and LogLoss of every model with and without the features, with intervals of the difference."""
+    """Print what every model scores without and with the features, with intervals of the difference."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Test rows: without and with the features (95 % intervals of the difference, over users)")
-    table.add_column("model")
-    for column in ("AUC without", "with", "gain", "LogLoss without", "with", "cold AUC without", "with", "gain"):
-        table.add_column(column, justify="right")
-    for model in summary["models"]:
-        table.add_row(model["model"], *_cells(model))
-    Console().print(table)
-    rows = ("train_rows", "validation_rows", "test_rows", "cold_test_rows")
-    print("  ".join(f"{name.replace('_', ' ')}: {summary[name]:,}" for name in rows if name in summary))
+    table = Table(title="On the test rows; 95 % intervals of the difference, over users", title_justify="left")
+    table.add_column(COLUMNS[0])
+    for column in COLUMNS[1:]:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in _model_rows(summary):
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    counts = [f"{summary[f'{part}_rows']:,} {part}" for part in PARTS if f"{part}_rows" in summary]
+    print(f"Rows: {', '.join(counts)}. An item with at most {summary['cold_at_most']} training rows is cold.")
 
 
 def show_recommendations(example: Mapping[str, Any]) -> None:
@@ -100,9 +103,8 @@ def as_markdown(summary: Mapping[str, Any]) -> str:
     lines = ["| what | how much |", "|---|---|"]
     lines += [f"| {name or ' '} | {text} |" for name, text in _overview(summary)]
     if summary.get("models"):
-        lines += ["", "| model | AUC without | with | gain | LogLoss without | with | cold AUC without | with | gain |"]
-        lines += ["|---|---|---|---|---|---|---|---|---|"]
-        lines += [f"| {model['model']} | " + " | ".join(_cells(model)) + " |" for model in summary["models"]]
+        lines += ["", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+        lines += [f"| {' | '.join(row)} |" for row in _model_rows(summary)]
     return "\n".join(lines)
 
 
@@ -147,21 +149,24 @@ def _reasons(counts: Mapping[str, int]) -> str:
     return " (" + ", ".join(f"{reason} {n:,}" for reason, n in counts.items()) + ")" if counts else ""
 
 
-def _cells(model: Mapping[str, Any]) -> list[str]:
-    before, after, gain = model["without"], model["with"], model["gain"]
-
-    def interval(name: str) -> str:
-        said = gain.get(name)
-        return "" if said is None else f"{said['mean']:+.4f} [{said['low']:+.4f}, {said['high']:+.4f}]"
+def _model_rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Two rows of `COLUMNS` for each model: all test rows, and those of cold items."""
 
     def number(metrics: Mapping[str, Any] | None, name: str) -> str:
         return "" if not metrics or metrics.get(name) is None else f"{metrics[name]:.4f}"
 
-    return [
-        *(number(before, "auc"), number(after, "auc"), interval("auc")),
-        *(number(before, "logloss"), number(after, "logloss")),
-        *(number(before, "cold_auc"), number(after, "cold_auc"), interval("cold_auc")),
-    ]
+    def interval(said: Mapping[str, Any] | None, name: str) -> str:
+        found = (said or {}).get(name)
+        return f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]" if found else ""
+
+    rows = []
+    for model in summary["models"]:
+        base, text = model.get("without"), model.get("with")
+        for label, auc, loss in (("all", "auc", "logloss"), ("cold items", "cold_auc", "cold_logloss")):
+            gains = [interval(model.get(gain), auc) for gain in ("gain", "permuted_gain")]
+            numbers = [number(base, loss), number(text, loss)]
+            rows.append([model["model"], label, number(base, auc), number(text, auc), *gains, *numbers])
+    return rows
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
