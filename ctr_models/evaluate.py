@@ -1,12 +1,13 @@
 """How good are scores, where, and is one model better than another? Slices, and a paired bootstrap over users."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
-from ctr_models.metrics import Ranking, logloss, why_no_auc
+from ctr_models.metrics import Ranking, logloss, losses, why_no_auc
 from storage.snapshot import Snapshot
 
 COLD_AT_MOST = 10
@@ -34,7 +35,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better the second model is, in AUC. low, high: the central 95 % of `resamples` bootstrap differences.
+    """How much more of a metric the second model has. low, high: the central 95 % of `resamples` bootstrap differences.
 
     reason: why there is no number, else empty.
     """
@@ -74,9 +75,15 @@ def report(result: Evaluation, *, cold_at_most: int = COLD_AT_MOST) -> dict[str,
 
 
 def compare(
-    base: Evaluation, other: Evaluation, *, resamples: int = 200, seed: int = 0, cold_at_most: int = COLD_AT_MOST
+    base: Evaluation,
+    other: Evaluation,
+    *,
+    metric: Literal["auc", "logloss"] = "auc",
+    resamples: int = 200,
+    seed: int = 0,
+    cold_at_most: int = COLD_AT_MOST,
 ) -> Mapping[str, Difference]:
-    """AUC of `other` less AUC of `base` for each slice, with paired intervals over resampled users.
+    """The metric of `other` less that of `base` for each slice, with paired intervals over resampled users.
 
     Users are drawn with replacement and bring all their rows, to both models alike (Efron and Tibshirani 1993, section
     8; rows of one user are not independent). Raises ValueError where the two did not score the same rows.
@@ -94,10 +101,20 @@ def compare(
         if why := why_no_auc(labels):
             found[name] = Difference(float("nan"), float("nan"), float("nan"), 0, why)
             continue
-        one, two = Ranking(labels, base.scores[chosen]), Ranking(labels, other.scores[chosen])
-        whole = np.ones(len(labels))
-        drawn = np.array([two.auc(w) - one.auc(w) for w in (draw[owner].astype(np.float64) for draw in draws)])
+        gain = _gain(metric, labels, base.scores[chosen], other.scores[chosen])
+        drawn = np.array([gain(draw[owner].astype(np.float64)) for draw in draws])
         drawn = drawn[np.isfinite(drawn)]  # a draw may hold one class only, in a small slice
         low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (np.nan, np.nan)
-        found[name] = Difference(two.auc(whole) - one.auc(whole), float(low), float(high), len(drawn))
+        found[name] = Difference(gain(np.ones(len(labels))), float(low), float(high), len(drawn))
     return found
+
+
+def _gain(
+    metric: Literal["auc", "logloss"], labels: np.ndarray, base: np.ndarray, other: np.ndarray
+) -> Callable[[np.ndarray], float]:
+    """The difference of the metric as a function of the rows' weights."""
+    if metric == "auc":
+        one, two = Ranking(labels, base), Ranking(labels, other)
+        return lambda weights: two.auc(weights) - one.auc(weights)
+    more = losses(labels, other) - losses(labels, base)
+    return lambda weights: float(weights @ more / weights.sum()) if weights.any() else float("nan")

@@ -16,10 +16,13 @@ def logloss(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
     Probabilities are held 1e-7 away from 0 and 1.
     """
-    if not len(labels):
-        return float("nan")
+    return float(np.mean(losses(labels, probabilities))) if len(labels) else float("nan")
+
+
+def losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """-log p of what happened, in nats, for each row; float64 [N]. `logloss` is their mean."""
     p = np.clip(np.asarray(probabilities, np.float64), 1e-7, 1 - 1e-7)
-    return float(-np.mean(np.where(np.asarray(labels) > 0, np.log(p), np.log1p(-p))))
+    return -np.where(np.asarray(labels) > 0, np.log(p), np.log1p(-p))
 
 
 def why_no_auc(labels: np.ndarray) -> str:

@@ -161,13 +161,18 @@ def _compared(config: RunConfig, judged: Mapping[str, Evaluation]) -> dict[str, 
         }
     for arm, name in (("with", "gain"), ("permuted", "permuted_gain")):
         if arm in judged and "without" in judged:
-            differences = compare(judged["without"], judged[arm], resamples=config.compare.resamples, cold_at_most=cold)
-            said[name] = {
-                metric: {"mean": d.difference, "low": d.low, "high": d.high}
-                for metric, d in (("auc", differences["all"]), ("cold_auc", differences["cold_items"]))
-                if not d.reason
-            }
+            said[name] = _gains(judged["without"], judged[arm], resamples=config.compare.resamples, cold_at_most=cold)
     return said
+
+
+def _gains(base: Evaluation, other: Evaluation, *, resamples: int, cold_at_most: int) -> dict[str, Any]:
+    gains = {}
+    for metric in ("auc", "logloss"):
+        found = compare(base, other, metric=metric, resamples=resamples, cold_at_most=cold_at_most)
+        for name, d in ((metric, found["all"]), (f"cold_{metric}", found["cold_items"])):
+            if not d.reason:
+                gains[name] = {"mean": d.difference, "low": d.low, "high": d.high}
+    return gains
 
 
 def _key(config: RunConfig, name: str, arm: str, view: Snapshot) -> str:

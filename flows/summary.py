@@ -14,7 +14,7 @@ QUERIES = (
 )
 """Three questions to try."""
 
-COLUMNS = ("model", "rows", "AUC without", "with", "gain", "gain of permuted text", "LogLoss without", "with")
+COLUMNS = ("model", "test rows", "AUC without", "with", "gain", "permuted gain", "LogLoss without", "with", "change")
 PARTS = ("train", "validation", "test")
 
 Row = tuple[str, str]
@@ -75,7 +75,7 @@ def show_models(summary: Mapping[str, Any]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for row in _model_rows(summary):
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
     counts = [f"{summary[f'{part}_rows']:,} {part}" for part in PARTS if f"{part}_rows" in summary]
     print(f"Rows: {', '.join(counts)}. An item with at most {summary['cold_at_most']} training rows is cold.")
 
@@ -164,7 +164,7 @@ def _model_rows(summary: Mapping[str, Any]) -> list[list[str]]:
         base, text = model.get("without"), model.get("with")
         for label, auc, loss in (("all", "auc", "logloss"), ("cold items", "cold_auc", "cold_logloss")):
             gains = [interval(model.get(gain), auc) for gain in ("gain", "permuted_gain")]
-            numbers = [number(base, loss), number(text, loss)]
+            numbers = [number(base, loss), number(text, loss), interval(model.get("gain"), loss)]
             rows.append([model["model"], label, number(base, auc), number(text, auc), *gains, *numbers])
     return rows
 

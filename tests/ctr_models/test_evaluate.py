@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from ctr_models.evaluate import Evaluation, compare, evaluation, report
+from ctr_models.metrics import logloss
 from tests.ctr_models.conftest import make_world
 
 
@@ -98,3 +99,12 @@ def test_200_resamples_of_200_000_rows_take_seconds() -> None:
     compare(base, other)
 
     assert time.perf_counter() - started < 30
+
+
+def test_logloss_differences_are_means_of_row_differences() -> None:
+    base, other = made(400, noise=1), made(400, noise=2)
+    found = compare(base, other, metric="logloss", resamples=50)["all"]
+
+    assert found.difference == pytest.approx(logloss(other.labels, other.scores) - logloss(base.labels, base.scores))
+    assert found.low < found.difference < found.high
+    assert compare(base, base, metric="logloss", resamples=20)["all"].high == 0
