@@ -66,16 +66,17 @@ def show_plans(plans: Sequence[Mapping[str, Any]]) -> None:
 
 def show_models(summary: Mapping[str, Any]) -> None:
     """Print what every model scores without and with the features, with intervals of the difference."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="On the test rows; 95 % intervals of the difference, over users", title_justify="left")
-    table.add_column(COLUMNS[0])
-    for column in COLUMNS[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
+    print("\nOn the test rows, with 95 % intervals of the difference over users:")
+    table = Table(box=box.SIMPLE, padding=(0, 1))
+    for column in COLUMNS:
+        table.add_column(column.replace(" ", "\n"), justify="left" if column == COLUMNS[0] else "right", no_wrap=True)
     for row in _model_rows(summary):
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 180).print(table)
+        table.add_row(*(cell.replace(" [", "\n[") for cell in row))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     counts = [f"{summary[f'{part}_rows']:,} {part}" for part in PARTS if f"{part}_rows" in summary]
     print(f"Rows: {', '.join(counts)}. An item with at most {summary['cold_at_most']} training rows is cold.")
 
