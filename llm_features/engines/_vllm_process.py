@@ -64,13 +64,11 @@ class Worker:
             raise GenerationError(f"vLLM cannot start: {started['failed']}\n{words}")
 
     def send(self, lines: Sequence[str]) -> None:
-        """Hand the worker lines. Raises Gone."""
+        """Hand the worker lines. Where it is gone, `receive` says so, after what it still answered."""
         if lines:
-            try:
+            with contextlib.suppress(OSError):
                 self._requests.write("\n".join(lines) + "\n")
                 self._requests.flush()
-            except OSError:
-                raise Gone(self._epitaph()) from None
 
     def receive(self) -> list[Any]:
         """Wait for the next message and take all that have come. Raises Gone."""

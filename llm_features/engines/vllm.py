@@ -8,8 +8,10 @@ above all) is free when its process is gone. Prompts are sent in the order of th
 import contextlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -21,6 +23,9 @@ from llm_features.engines import ChatTokens, Completion, EngineDied, Request
 from llm_features.engines._model import Model
 from llm_features.engines._vllm_process import Gone, Worker, environment
 from storage.errors import ConfigError
+
+REPLACED = 16
+"""Prompts that are sent together when as many have been answered."""
 
 
 class Config(BaseModel, extra="forbid", frozen=True):
@@ -110,31 +115,32 @@ class Engine(engines.Engine):
         worker = self._started()
         waiting = iter(sorted(requests, key=lambda request: [message["content"] for message in request.messages]))
         out: dict[int, tuple[Request, int]] = {}
-        number = 0
+        answers: deque[list[Any]] = deque()
+        numbers = itertools.count()
         try:
             while True:
-                lines: list[str] = []
-                failed: list[Completion] = []
-                while len(out) < in_flight and (request := next(waiting, None)) is not None:
-                    ids = request.token_ids or self._tokens.encode(request.messages)
-                    if len(ids) + request.max_tokens > (self.max_model_len or 0):
-                        failed.append(Completion(request.key, self._too_long(request, len(ids)), "error", len(ids)))
-                        continue
-                    number += 1
-                    out[number] = (request, len(ids))
-                    lines.append(json.dumps([number, ids, request.max_tokens, self._seed(request)]))
-                yield from failed
-                if not out:
-                    return
-                try:
+                # Answered prompts are replaced before all answers are handed on: storing them takes its time.
+                if in_flight - len(out) >= REPLACED or not answers:
+                    lines: list[str] = []
+                    while len(out) < in_flight and (request := next(waiting, None)) is not None:
+                        ids = request.token_ids or self._tokens.encode(request.messages)
+                        if len(ids) + request.max_tokens > (self.max_model_len or 0):
+                            yield Completion(request.key, self._too_long(request, len(ids)), "error", len(ids))
+                            continue
+                        number = next(numbers)
+                        out[number] = (request, len(ids))
+                        lines.append(json.dumps([number, ids, request.max_tokens, self._seed(request)]))
                     worker.send(lines)
-                    answers = worker.receive()
-                except Gone as gone:
-                    self.close()
-                    raise EngineDied(str(gone), [request.key for request, _ in out.values()]) from None
-                for answered, text, reason, n_tokens in answers:
-                    request, n_prompt_tokens = out.pop(answered)
-                    yield Completion(request.key, text, reason, n_prompt_tokens, n_tokens)
+                if not answers and not out:
+                    return
+                if not answers:
+                    answers.extend(worker.receive())
+                number, text, reason, n_tokens = answers.popleft()
+                request, n_prompt_tokens = out.pop(number)
+                yield Completion(request.key, text, reason, n_prompt_tokens, n_tokens)
+        except Gone as gone:
+            self.close()
+            raise EngineDied(str(gone), [request.key for request, _ in out.values()]) from None
         finally:
             if out:  # nobody wants the rest: whoever comes next must not get it
                 self.close()
