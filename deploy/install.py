@@ -30,11 +30,8 @@ def main() -> None:
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="the virtual environment (default: .venv)")
     options = parser.parse_args()
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
-        sys.exit(
-            "nightshift needs Python {}.{} to {}.{}, and {} is {}.{}: name another with `make PYTHON=python3.11`".format(
-                *OLDEST, *NEWEST, sys.executable, *sys.version_info[:2]
-            )
-        )
+        allowed, found = "{}.{} to {}.{}".format(*OLDEST, *NEWEST), "{}.{}".format(*sys.version_info)
+        sys.exit(f"nightshift needs Python {allowed}, and {sys.executable} is {found}: try `make PYTHON=python3.11`")
     extras = sorted(extra.strip() for extra in options.extras.split(",") if extra.strip())
     ready, unfinished = options.venv / ".nightshift-ready", options.venv / ".nightshift-unfinished"
     wanted = fingerprint(extras)
@@ -81,7 +78,7 @@ def install(python: Path, extras: list) -> None:
         install_cpu_torch(pip)
     say(f"installing nightshift[{','.join(extras)}] (minutes, once)")
     target = f"{ROOT}[{','.join(extras)}]"
-    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}  # setuptools warns at length that an editable install is editable
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}  # setuptools warns at length that editable is editable
     subprocess.run([*pip, "install", "-qq", "--constraint", CONSTRAINTS, "--editable", target], check=True, env=quiet)
     if "gpu" not in extras:
         subprocess.run([*pip, "uninstall", "-qq", "--yes", *MEDIA], check=True, stderr=subprocess.DEVNULL)
