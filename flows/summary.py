@@ -76,7 +76,7 @@ def show_models(summary: Mapping[str, Any]) -> None:
         table.add_column(column.replace(" ", "\n"), justify="left" if column == COLUMNS[0] else "right", no_wrap=True)
     for row in _model_rows(summary):
         table.add_row(*(cell.replace(" [", "\n[") for cell in row))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 130).print(table)
     counts = [f"{summary[f'{part}_rows']:,} {part}" for part in PARTS if f"{part}_rows" in summary]
     print(f"Rows: {', '.join(counts)}. An item with at most {summary['cold_at_most']} training rows is cold.")
 
