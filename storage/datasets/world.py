@@ -67,13 +67,13 @@ RATING_STEPS = (-1.5, -0.7, 0.0, 0.9)
 SCHOOLS = 4
 """Tastes run in schools, as tastes do: everybody leans to one, a little to another, and has some whims."""
 
-_PROSE = (
+PROSE = (
     "{title} is a {genre} novel by {author}. It is {mood} in mood and takes place in the {era} era, in the {setting}. "
     "At heart it is about {theme}.",
-    "In {title}, {author} tells a {mood} story of {theme}. It is a {genre} novel of the {era} era with the {setting} "
+    "{title}, by {author}, tells a {mood} story of {theme}. It is a {genre} novel of the {era} era with the {setting} "
     "as its setting.",
-    "The {setting} of the {era} era is where {author} sets {title}, a {genre} novel. Its theme is {theme} and its mood "
-    "is {mood}.",
+    "{title} is set in the {setting} of the {era} era. {author} wrote it as a {genre} novel; its theme is {theme} and "
+    "its mood is {mood}.",
     "{title}: a {mood} novel about {theme}. Readers of {genre} know {author}, who wrote it, for the {setting} and the "
     "{era} era.",
 )
@@ -167,6 +167,11 @@ def true_preference(items: Items, users: Users) -> np.ndarray:
     return TASTE * match + QUALITY * items.quality + LEANING * users.leaning[:, None]
 
 
+def rate(liking: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Ratings 1-5, int64, of items liked so much, given noise of unit variance."""
+    return 1 + np.searchsorted(RATING_STEPS, liking + NOISE * noise)
+
+
 def simulate(items: Items, users: Users, *, seed: int) -> pl.DataFrame:
     """Columns user, item (places), rating 1-5, timestamp (seconds), all Int64: user by user, in time order.
 
@@ -187,7 +192,7 @@ def simulate(items: Items, users: Users, *, seed: int) -> pl.DataFrame:
             weights = np.cumsum(unseen * (age >= 0) * (1.0 + NEWNESS * new))
             chosen[k] = np.searchsorted(weights, luck[k] * weights[-1], side="right")
             unseen[chosen[k]] = 0.0
-        rating = 1 + np.searchsorted(RATING_STEPS, liking[user, chosen] + NOISE * noise)
+        rating = rate(liking[user, chosen], noise)
         seconds = START + (times * YEAR).astype(np.int64)
         parts.append(pl.DataFrame({"user": np.full(n, user), "item": chosen, "rating": rating, "timestamp": seconds}))
     return pl.concat(parts)
@@ -224,9 +229,9 @@ def encyclopedia(config: Config) -> pl.DataFrame:
     items = draw_items(config)
     rng = np.random.default_rng([config.seed, 4])
     texts = [
-        _PROSE[style].format(title=title, **named_traits(traits))
+        PROSE[style].format(title=title, **named_traits(traits))
         for title, traits, style in zip(
-            items.titles, items.traits, rng.integers(len(_PROSE), size=config.items), strict=True
+            items.titles, items.traits, rng.integers(len(PROSE), size=config.items), strict=True
         )
     ]
     ids = _ids("n", pl.Series(range(config.items)))
