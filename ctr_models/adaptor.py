@@ -6,7 +6,7 @@ a gate of the vector itself weighs them. What is added here: a projection to the
 learned vector for an absent text, and the text-space similarities as one more field.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from pydantic import BaseModel, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -31,15 +31,12 @@ class AdaptorConfig(BaseModel, extra="forbid", frozen=True):
     """Text fields start this much smaller than an ordinary layer's output."""
     learning_rate_scale: PositiveFloat = 0.3
     """Learning rate of the text part, as a share of the model's."""
-    weight_decay: NonNegativeFloat = 1e-3
-    """Decay of the text part's weights (AdamW: a step shrinks a weight by learning rate times this)."""
+    l2: NonNegativeFloat = 1e-3
+    """L2 penalty of the text part's weights."""
 
 
 class TextAdaptor(nn.Module):
-    """Stored vectors -> fields of the model's width.
-
-    `tables(vectors)` adapts whole matrices at once, so that a look-up is all that is left for serving.
-    """
+    """Stored vectors -> fields of the model's width. Adapted once, they are looked up when serving."""
 
     def __init__(self, config: AdaptorConfig, statistics: Sequence[TextStatistics], width: int) -> None:
         super().__init__()
@@ -79,10 +76,6 @@ class TextAdaptor(nn.Module):
             experts = torch.cat([experts, self.shared[key](vectors_VT[1:])], dim=1)
         mixed = (side.gate(vectors_VT[1:]).softmax(dim=1)[:, None] @ experts).squeeze(1)
         return torch.cat([side.absent[None], side.project(mixed) * self.config.initial_scale])
-
-    def tables(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Every stored text adapted: name -> [1 + texts, width]."""
-        return {name: self.adapt(name, vectors[name]) for name in self.sides}
 
     def compare(self, similarity_BS: Tensor) -> Tensor:
         """The similarity field: [B, width]. Nothing to compare is the mean of all, and says so."""

@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 import torch
 
-from ctr_models.samples import compare, encode_tables, encode_texts, gather, rating_above
-from ctr_models.text import unit
+from ctr_models.samples import compare, gather, rating_above
+from ctr_models.tables import encode_tables
+from ctr_models.text import text_set, unit
 from ctr_models.train import Run
 from storage.features import load_features
 from storage.ingest import load_dataset
@@ -20,6 +21,7 @@ from storage.schema import RECOMMENDATIONS
 from storage.snapshot import Snapshot
 
 QUERY_ITEMS = 50
+NO_SAMPLES = pl.DataFrame(schema={"item_id": pl.String})
 
 
 class Recommender:
@@ -36,20 +38,30 @@ class Recommender:
         """
         dataset = load_dataset(root)
         features = {each.name: load_features(root, each.name) for each in run.statistics}
-        snapshot = Snapshot(dataset, pl.DataFrame(), features, run.lineage)
+        snapshot = Snapshot(dataset, NO_SAMPLES, features, run.lineage)
         self._model, self._samples, self._nearest = run.model.eval(), run.config.samples, nearest
-        self._tables = encode_tables(dataset, run.vocabulary, rating_above=rating_above(run.lineage))
-        self._texts = encode_texts(snapshot, self._tables, run.statistics)
+        self._texts = tuple(text_set(snapshot, each) for each in run.statistics)
+        columns = [pl.lit(0).alias(f"{each.name}_row") for each in run.statistics]
+        self._tables, _ = encode_tables(
+            dataset,
+            run.vocabulary,
+            self._texts,
+            rating_above=rating_above(run.lineage),
+            samples=NO_SAMPLES.with_columns(columns),
+        )
         self._vectors = {text.name: text.vectors for text in self._texts}
         with torch.inference_mode():
             self._prepared = self._model.prepare(self._tables, self._vectors)
-        items = self._tables.item.numpy()[:-1]
-        liked = items[self._tables.liked.numpy()[:-1]]
-        n_items = len(self._tables.items.ids) + 1
-        likes, seen = np.bincount(liked, minlength=n_items), np.bincount(items, minlength=n_items)
-        self._by_popularity = np.lexsort((np.arange(n_items), -seen, -likes))
-        self._by_popularity = self._by_popularity[self._by_popularity > 0]
-        self._popularity = (likes / max(1, len(self._tables.users.ids))).astype(np.float32)
+        self._user_rows = {user: row for row, user in enumerate(self._tables.user_ids, start=1)}
+        self._item_ids = np.array(["", *self._tables.item_ids], dtype=object)
+        self._acted = self._tables.item_of[self._tables.item.numpy()[:-1]]
+        self._liked, self._start = self._tables.liked.numpy()[:-1], self._tables.start.numpy()
+        n_items = len(self._item_ids)
+        likes = np.bincount(self._acted[self._liked], minlength=n_items)
+        seen = np.bincount(self._acted, minlength=n_items)
+        order = np.lexsort((np.arange(n_items), -seen, -likes))
+        self._by_popularity = order[order > 0]
+        self._popularity = (likes / max(1, len(self._tables.user_ids))).astype(np.float32)
         self._popular = popular
         self._item_vectors = self._retrieval_vectors()
         self._indexed = np.flatnonzero(np.any(self._item_vectors != 0, axis=1))
@@ -61,8 +73,8 @@ class Recommender:
         score: the model's probability of a like; for users without a history the share of all users who liked the
         item. Fewer rows where fewer unseen items are left.
         """
-        user = int(self._tables.users.rows(pl.Series([user_id]))[0])
-        start, end = (int(n) for n in self._tables.start[user : user + 2])
+        user = self._user_rows.get(user_id, 0)
+        start, end = (int(place) for place in self._start[user : user + 2])
         if user and end > start:
             items, scores = self._ranked(user, start, end, k)
         else:
@@ -71,9 +83,9 @@ class Recommender:
         return pl.DataFrame(
             {
                 "user_id": [user_id] * len(items),
-                "item_id": self._tables.items.ids.gather(items - 1),
+                "item_id": self._item_ids[items].tolist(),
                 "score": scores,
-                "rank": np.arange(1, len(items) + 1),
+                "rank": np.arange(1, len(items) + 1, dtype=np.int32),
             },
             schema=RECOMMENDATIONS,
         )
@@ -91,13 +103,13 @@ class Recommender:
         return candidates[best], scores[best]
 
     def _candidates(self, start: int, end: int, k: int) -> np.ndarray:
-        """Unseen item rows, ascending: nearest to the mean of the newest liked items, and the most popular."""
-        history = self._tables.item.numpy()[start:end]
+        """Unseen items, ascending: nearest to the mean of the newest liked items, and the most popular."""
+        history = self._acted[start:end]
         unseen = np.ones(len(self._popularity), bool)
         unseen[history] = False
         unseen[0] = False
         chosen = self._by_popularity[unseen[self._by_popularity]][: max(self._popular, k)]
-        liked = history[self._tables.liked.numpy()[start:end]][-QUERY_ITEMS:]
+        liked = history[self._liked[start:end]][-QUERY_ITEMS:]
         query = self._item_vectors[liked].mean(axis=0, keepdims=True) if len(liked) else np.zeros((1, 0))
         if len(self._indexed) and np.any(query):
             many = min(len(self._indexed), self._nearest + end - start)
@@ -106,31 +118,30 @@ class Recommender:
         return np.sort(chosen)
 
     def _score(self, user: int, items: np.ndarray, n_before: int) -> np.ndarray:
-        """The model's probability of a like for each item row, given all of the user's history."""
+        """The model's probability of a like for each item, given all of the user's history."""
         users, before = np.full(len(items), user), np.full(len(items), n_before)
-        known = [text.rows[items] if text.entity == "item" else text.rows[users] for text in self._texts]
-        rows = np.stack(known, axis=1) if known else np.zeros((len(items), 0), np.int32)
+        versions = self._tables.current[items]
+        user_text = self._tables.users.text.numpy()[users]
         window = self._samples.similarity_history
-        similarity = compare(self._tables, self._texts, users, before, rows, window=window)
+        similarity = compare(self._tables, self._texts, users, versions, before, user_text, window=window)
         with torch.inference_mode():
             batch = gather(
                 self._tables,
-                self._texts,
                 user=torch.from_numpy(users),
-                item=torch.from_numpy(items.astype(np.int32)),
+                item=torch.from_numpy(versions),
                 n_before=torch.from_numpy(before),
-                text=torch.from_numpy(rows),
+                user_text=torch.from_numpy(user_text),
                 similarity=torch.from_numpy(similarity),
                 max_history=self._samples.max_history,
             )
             return self._model(batch, self._vectors, prepared=self._prepared).sigmoid().numpy()
 
     def _retrieval_vectors(self) -> np.ndarray:
-        """A vector for each item row: its text's where the run reads item texts, else its learned embedding."""
+        """A vector for each item: its text's where the run reads item texts, else its learned embedding."""
         for text in self._texts:
             if text.entity == "item":
                 return text.unit[text.rows]
-        return unit(self._prepared.items_VE.numpy())
+        return unit(self._prepared.items_VE.numpy()[self._tables.current])
 
 
 def _flat_index(vectors: np.ndarray):

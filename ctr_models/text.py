@@ -6,6 +6,7 @@ sentence embeddings share a large common part that tells nothing, and uncentred 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,7 @@ from storage.snapshot import Snapshot, join_as_of
 
 SIMILARITIES = ("mean_liked", "max_liked", "mean_disliked", "max_disliked", "vote_near", "vote_wide")
 VOTES = (0.05, 0.2)
-"""Widths of the two cosine kernels: how far a vote of the history reaches."""
+"""Widths of the two cosine kernels, one four times the other: how far a vote of the history reaches."""
 PRIOR = 0.02
 """Weight of 'no opinion' in a vote, as a share of the kernel's height."""
 
@@ -41,8 +42,8 @@ class TextSet:
     """One feature set as a model sees it.
 
     vectors: float32 [1 + texts, dim], centred, row 0 (absent) zero; unit: the same, each of length 1. rows: int32
-    [entities + 1], the newest vector row of each user or item in dense order; history: int32 [interactions + 1] for
-    item sets, the row that was known when the user acted, else empty.
+    [1 + entities], the newest vector row of each user or item in the dataset's order, row 0 nobody's; history: int32
+    [interactions] for item sets, the row that was known when the user acted, else empty.
     """
 
     statistics: TextStatistics
@@ -55,6 +56,11 @@ class TextSet:
     def name(self) -> str:
         """Name of the feature set."""
         return self.statistics.name
+
+    @property
+    def encoder(self) -> str:
+        """What made the vectors."""
+        return self.statistics.encoder
 
     @property
     def entity(self) -> str:
@@ -72,10 +78,10 @@ def fit_statistics(feature: FeatureSet, train: pl.DataFrame) -> TextStatistics:
     return TextStatistics(feature.name, feature.entity, feature.encoder, mean)
 
 
-def text_set(snapshot: Snapshot, statistics: TextStatistics, entities: pl.Series) -> TextSet:
+def text_set(snapshot: Snapshot, statistics: TextStatistics) -> TextSet:
     """Centre the vectors of a feature set and find the row of every entity and every past interaction.
 
-    entities: external ids in dense order. Raises StoreError where the set is missing or another encoder made it.
+    Raises StoreError where the set is missing or another encoder made it.
     """
     feature = snapshot.features.get(statistics.name)
     if feature is None:
@@ -88,7 +94,10 @@ def text_set(snapshot: Snapshot, statistics: TextStatistics, entities: pl.Series
     vectors = np.zeros((len(feature.vectors) + 1, feature.vectors.shape[1]), np.float32)
     np.subtract(feature.vectors, statistics.mean, out=vectors[1:])
     current = feature.current().select(pl.col("entity_id"), pl.col("vector_row") + 1)
-    rows = entities.alias("entity_id").to_frame().join(current, on="entity_id", how="left", maintain_order="left")
+    table = snapshot.dataset.users if feature.entity == "user" else snapshot.dataset.items
+    rows = table.select(entity_id=f"{feature.entity}_id").join(
+        current, on="entity_id", how="left", maintain_order="left"
+    )
     return TextSet(
         statistics,
         torch.from_numpy(vectors),
@@ -104,7 +113,7 @@ def _history_rows(snapshot: Snapshot, feature: FeatureSet) -> np.ndarray:
     known_at = bool(rules["known_at"]) if isinstance(rules, Mapping) else False
     rows = snapshot.dataset.interactions.select("user_id", "item_id", "timestamp", place=pl.int_range(pl.len()))
     joined = join_as_of(rows.sort("timestamp"), feature, known_at=known_at).sort("place")
-    return np.concatenate([joined[f"{feature.name}_row"].to_numpy() + 1, [0]]).astype(np.int32)
+    return joined[f"{feature.name}_row"].to_numpy() + 1
 
 
 def similarities(targets: np.ndarray, history: np.ndarray, liked: np.ndarray, windows: np.ndarray) -> np.ndarray:
@@ -117,32 +126,50 @@ def similarities(targets: np.ndarray, history: np.ndarray, liked: np.ndarray, wi
     to compare.
     """
     out = np.full((len(targets), len(SIMILARITIES)), np.nan, np.float32)
+    told = np.any(targets != 0, axis=1)
     present = np.any(history != 0, axis=1)
     for start in range(0, len(targets), 1024):
-        block = slice(start, start + 1024)
+        block = start + np.flatnonzero(told[start : start + 1024])
         low, high = int(windows[block, 0].min(initial=len(history))), int(windows[block, 1].max(initial=0))
-        if high <= low:
+        places = low + np.flatnonzero(present[low:high])
+        if not len(places):
             continue
-        places = np.arange(low, high)
-        seen = (places >= windows[block, :1]) & (places < windows[block, 1:]) & present[low:high]
-        seen &= np.any(targets[block] != 0, axis=1)[:, None]
-        cosine = targets[block] @ history[low:high].T
-        likes = liked[low:high]
+        first, last = windows[block, :1], windows[block, 1:]
+        whole = bool((first == low).all() and (last == high).all())  # one user's candidates: no mask is needed
+        seen = None if whole else ((places >= first) & (places < last)).astype(np.float32)
+        cosine = targets[block] @ history[places].T
+        likes = liked[places]
         for column, part in ((0, likes), (2, ~likes)):
-            chosen = seen & part
-            count = chosen.sum(axis=1)
-            some = count > 0
-            mean = np.where(chosen, cosine, 0).sum(axis=1)[some] / count[some]
-            out[block, column][some] = mean
-            out[block, column + 1][some] = np.where(chosen, cosine, -2).max(axis=1)[some]
-        count = seen.sum(axis=1)
-        some = count > 0
-        rate = (seen @ likes.astype(np.float32))[some] / count[some]
-        for column, width in enumerate(VOTES, start=4):
-            weight = np.where(seen, np.exp((cosine - 1) / width), 0)[some]
-            votes = weight @ likes.astype(np.float32) - rate * weight.sum(axis=1)
-            out[block, column][some] = votes / (weight.sum(axis=1) + PRIOR)
+            if part.any():
+                out[block, column : column + 2] = _mean_and_max(
+                    cosine[:, part], None if seen is None else seen[:, part]
+                )
+        out[block, 4:] = _votes(cosine, likes.astype(np.float32), seen)
     return out
+
+
+def _mean_and_max(cosine: np.ndarray, seen: np.ndarray | None) -> np.ndarray:
+    """Mean and maximum of each row [T, 2] where `seen` is 1 (everywhere if None); NaN where nothing is."""
+    if seen is None:
+        return np.stack([cosine.mean(axis=1), cosine.max(axis=1)], axis=1)
+    count = seen.sum(axis=1)
+    mean = np.einsum("th,th->t", cosine, seen) / np.maximum(count, 1)
+    best = np.where(seen > 0, cosine, -2).max(axis=1)
+    return np.where(count[:, None] > 0, np.stack([mean, best], axis=1), np.nan)
+
+
+def _votes(cosine: np.ndarray, likes: np.ndarray, seen: np.ndarray | None) -> np.ndarray:
+    """The near and the wide vote of each row, [T, 2]; NaN where nothing is seen."""
+    weight = np.exp((cosine - 1) * np.float32(1 / VOTES[1]))
+    if seen is None:
+        rate = np.full(len(cosine), likes.mean(), np.float32)
+    else:
+        weight *= seen
+        count = seen.sum(axis=1)
+        rate = np.where(count > 0, seen @ likes / np.maximum(count, 1), np.nan)
+    near = np.square(np.square(weight))  # the widths differ by a factor of 4, so one exponential serves both
+    votes = [(w @ likes - rate * w.sum(axis=1)) / (w.sum(axis=1) + PRIOR) for w in (near, weight)]
+    return np.stack(votes, axis=1)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -155,10 +182,12 @@ def similarity_names(sets: Sequence[TextStatistics]) -> list[str]:
     """Columns of the similarity matrix of samples: per item set, then per pair of user and item set of one encoder."""
     items = [s for s in sets if s.entity == "item"]
     names = [f"{s.name}.{column}" for s in items for column in SIMILARITIES]
-    return names + [f"{user.name}.{item.name}" for user, item in pairs(sets)]
+    return names + [f"{user.name}.{item.name}" for user, item in pairs([s for s in sets if s.entity == "user"], items)]
 
 
-def pairs(sets: Sequence[TextStatistics]) -> list[tuple[TextStatistics, TextStatistics]]:
+Text = TypeVar("Text", TextSet, TextStatistics)
+
+
+def pairs(users: Sequence[Text], items: Sequence[Text]) -> list[tuple[Text, Text]]:
     """The user and item sets whose vectors may be compared: those of one encoder."""
-    users, items = ([s for s in sets if s.entity == entity] for entity in ("user", "item"))
     return [(user, item) for user in users for item in items if user.encoder == item.encoder]

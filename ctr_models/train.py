@@ -1,4 +1,4 @@
-"""How is a model trained? One loop for all: AdamW, early stopping on the validation rows' AUC, the best epoch kept.
+"""How is a model trained? One loop for all: Adam, early stopping on the validation rows' AUC, the best epoch kept.
 
 Test rows are never looked at. The same seed, data and machine give the same weights.
 """
@@ -151,15 +151,11 @@ def score(model: CTRModel, samples: Samples, split: Split) -> np.ndarray:
 def _optimizer(model: CTRModel, options: NetworkConfig, text: AdaptorConfig) -> torch.optim.Optimizer:
     rate = options.learning_rate
     groups = [
-        {"params": [model.table], "lr": rate, "weight_decay": options.embedding_weight_decay},
-        {"params": list(model.network.parameters()), "lr": rate, "weight_decay": options.weight_decay},
-        {
-            "params": list(model.text.parameters()),
-            "lr": rate * text.learning_rate_scale,
-            "weight_decay": text.weight_decay,
-        },
+        {"params": [model.table], "lr": rate, "weight_decay": options.embedding_l2},
+        {"params": list(model.network.parameters()), "lr": rate, "weight_decay": options.l2},
+        {"params": list(model.text.parameters()), "lr": rate * text.learning_rate_scale, "weight_decay": text.l2},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+    return torch.optim.Adam([group for group in groups if group["params"]], fused=True)
 
 
 @contextlib.contextmanager

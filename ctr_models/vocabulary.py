@@ -63,7 +63,10 @@ class Field:
             return self._encode_lists(column)
         if self.kind == "category":
             return self._lookup(column)
-        values = column.cast(pl.Float64).to_numpy()
+        return self.bucket(column.cast(pl.Float64).to_numpy())
+
+    def bucket(self, values: np.ndarray) -> np.ndarray:
+        """Embedding rows (int32) of the numbers of a number, count or share field; 0 where they are not finite."""
         if self.kind == "number":
             bucket = np.searchsorted(np.asarray(self.edges), values, side="right")
         elif self.kind == "count":

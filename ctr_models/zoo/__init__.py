@@ -24,14 +24,14 @@ Hidden = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
 class NetworkConfig(BaseModel, extra="forbid", frozen=True):
-    """What every network has: its size, and how it is optimised (AdamW; Loshchilov and Hutter 2019)."""
+    """What every network has: its size, and how it is optimised (Adam; Kingma and Ba 2015)."""
 
     embedding_size: PositiveInt = 16
-    learning_rate: PositiveFloat = 1e-3
-    weight_decay: NonNegativeFloat = 1e-2
-    """Decay of the network's weights: each step shrinks a weight by learning rate times this."""
-    embedding_weight_decay: NonNegativeFloat = 1e-2
-    """Decay of the embedding table, likewise."""
+    learning_rate: PositiveFloat = 2e-3
+    l2: NonNegativeFloat = 1e-5
+    """L2 penalty of the network's weights: half of this times their squares is added to the mean loss."""
+    embedding_l2: NonNegativeFloat = 3e-3
+    """L2 penalty of the embedding table. Not decoupled as in AdamW: Adam scales it up for rows that are seen rarely."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @property

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from ctr_models.samples import SampleConfig, Samples, encode
+from ctr_models.tables import dense
 from ctr_models.text import PRIOR, VOTES, similarity_names
 from storage.errors import ConfigError, StoreError
-from storage.snapshot import Snapshot
+from storage.snapshot import Snapshot, join_as_of
 from tests.ctr_models.conftest import World
 
 CONFIG = SampleConfig(max_history=7, similarity_history=11)
@@ -30,7 +31,7 @@ def test_a_history_is_what_lies_strictly_before_newest_first(world: World) -> No
     samples = encode(snapshot, CONFIG)
     places = some_places(samples)
     batch = samples.batch(places)
-    items = ["", *samples.tables.items.ids]
+    items = [["", *samples.tables.item_ids][row] for row in samples.tables.item_of]
     for row, place in enumerate(places.tolist()):
         sample = snapshot.samples.row(place, named=True)
         before = past(snapshot, sample)
@@ -38,7 +39,7 @@ def test_a_history_is_what_lies_strictly_before_newest_first(world: World) -> No
         padding = 7 - len(newest)
 
         assert items[batch.item_B[row]] == sample["item_id"]
-        assert samples.tables.users.ids[int(batch.user_B[row]) - 1] == sample["user_id"]
+        assert samples.tables.user_ids[int(batch.user_B[row]) - 1] == sample["user_id"]
         assert [items[i] for i in batch.history_BL[row]] == [r["item_id"] for r in newest] + [""] * padding
         assert batch.rating_BL[row].tolist() == [int(r["rating"]) for r in newest] + [0] * padding
         assert batch.liked_BL[row].tolist() == [r["rating"] > 3 for r in newest] + [False] * padding
@@ -54,14 +55,16 @@ def test_text_rows_are_the_snapshots(world: World) -> None:
     samples = encode(snapshot, CONFIG, features=["user_preference", "item_knowledge"])
     places = some_places(samples)
     batch = samples.batch(places)
+    known = samples.tables.items.text
     texts = dict(snapshot.features["item_knowledge"].rows.select("entity_id", "vector_row").rows())
     for row, place in enumerate(places.tolist()):
         sample = snapshot.samples.row(place, named=True)
         newest = past(snapshot, sample)[::-1][:7]
 
-        assert batch.text_BT[row].tolist() == [sample["user_preference_row"] + 1, sample["item_knowledge_row"] + 1]
+        assert batch.user_text_BT[row].tolist() == [sample["user_preference_row"] + 1]
+        assert known[batch.item_B[row]].tolist() == [sample["item_knowledge_row"] + 1]
         expected = [texts.get(r["item_id"], -1) + 1 for r in newest] + [0] * (7 - len(newest))
-        assert expected == batch.text_history["item_knowledge"][row].tolist()
+        assert expected == known[batch.history_BL[row]][:, 0].tolist()
 
 
 def test_vectors_are_centred_on_what_training_rows_find(world: World) -> None:
@@ -117,12 +120,12 @@ def test_ids_that_training_never_saw_are_unknown_but_keep_their_attributes(world
     samples = encode(snapshot, CONFIG)
     train = set(snapshot.samples.filter(pl.col("split") == "train")["item_id"])
     field = samples.tables.vocabulary.named("item.item_id")
-    late = samples.tables.items.rows(pl.Series(["i59"]))[0]
+    late = samples.tables.current[dense(pl.Series(["i59"]), samples.tables.item_ids)[0]]
 
     assert "i59" not in train
     assert "i59" not in field.values
     assert int(samples.tables.items.single[late, 0]) == 0
-    assert samples.tables.items.rows(pl.Series(["nobody"])).tolist() == [0]
+    assert dense(pl.Series(["nobody"]), samples.tables.item_ids).tolist() == [0]
 
 
 def test_a_run_reads_other_data_with_its_own_vocabulary_and_statistics(world: World) -> None:
@@ -146,3 +149,30 @@ def test_vectors_of_another_encoder_are_refused(world: World) -> None:
 def test_a_feature_set_that_no_training_row_finds_is_refused(world: World) -> None:
     with pytest.raises(ConfigError, match="no training row has a vector of feature set 'item_knowledge'"):
         encode(world(missing=1.0), CONFIG)
+
+
+def test_a_history_shows_items_as_they_were_known_then(world: World) -> None:
+    """An item whose text changes at time 500 is two versions: old in old histories and labels, new later."""
+    snapshot = world()
+    feature = snapshot.features["item_knowledge"]
+    old = feature.rows.filter(pl.col("entity_id") == "i3")
+    other = int(feature.rows.filter(pl.col("entity_id") == "i4")["vector_row"][0])
+    new = old.with_columns(as_of=pl.lit(500, pl.Int64), vector_row=pl.lit(other, pl.Int32))
+    changed = replace(feature, rows=pl.concat([feature.rows, new]).sort("entity_id", "as_of"))
+    labels = snapshot.samples.drop("item_knowledge_row", "user_preference_row")
+    samples = encode(
+        replace(snapshot, samples=join_as_of(labels, changed), features={"item_knowledge": changed}), CONFIG
+    )
+    tables = samples.tables
+    row = dense(pl.Series(["i3"]), tables.item_ids)[0]
+    (versions,) = np.nonzero(tables.item_of == row)
+    first, second = int(old["vector_row"][0]) + 1, other + 1
+    acted = snapshot.dataset.interactions.with_columns(version=pl.Series(tables.item.numpy()[:-1]))
+    asked = snapshot.samples.with_columns(version=pl.Series(samples.item.numpy()))
+    for frame in (acted, asked):
+        for when, version in frame.filter(pl.col("item_id") == "i3").select("timestamp", "version").rows():
+            assert int(tables.items.text[version, 0]) == (second if when > 500 else first)
+
+    assert sorted(tables.items.text[versions, 0].tolist()) == sorted([first, second])
+    assert int(tables.items.text[int(tables.current[row]), 0]) == second
+    assert len(tables.item_of) == 1 + 60 + 1

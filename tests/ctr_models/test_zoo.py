@@ -13,6 +13,7 @@ from ctr_models import zoo
 from ctr_models.adaptor import AdaptorConfig
 from ctr_models.model import CTRModel
 from ctr_models.samples import Batch, SampleConfig, Samples, encode
+from ctr_models.tables import Tables
 from storage import plugins
 from tests.ctr_models.conftest import make_world, without_features
 
@@ -41,6 +42,12 @@ def make(kind: str, data: Samples, *, seed: int = 0, **options: object) -> CTRMo
 def logits(model: CTRModel, data: Samples, batch: Batch) -> torch.Tensor:
     with torch.inference_mode():
         return model(batch, {text.name: text.vectors for text in data.texts})
+
+
+def untold(batch: Batch) -> Tables:
+    """The same items without a text."""
+    items = batch.tables.items
+    return replace(batch.tables, items=replace(items, text=torch.zeros_like(items.text)))
 
 
 def test_the_zoo_is_its_folder() -> None:
@@ -123,9 +130,11 @@ def test_everything_it_is_given_changes_the_score(kind: str, text: str) -> None:
         "context_BC": batch.context_BC.roll(1, dims=0),
     }
     if text == "with text":
-        changed |= {"text_BT": batch.text_BT.roll(1, dims=0), "similarity_BS": batch.similarity_BS.roll(1, dims=0)}
-        history = {name: rows.roll(1, dims=0) for name, rows in batch.text_history.items()}
-        changed |= {"text_history": history}
+        changed |= {
+            "user_text_BT": batch.user_text_BT.roll(1, dims=0),
+            "similarity_BS": batch.similarity_BS.roll(1, dims=0),
+            "tables": untold(batch),
+        }
     for name, value in changed.items():
         after = logits(model, data, replace(batch, **{name: value}))
 
@@ -145,8 +154,7 @@ def test_unknown_ids_and_an_empty_history_have_a_score(kind: str, text: str) -> 
         rating_BL=torch.zeros_like(batch.rating_BL),
         liked_BL=torch.zeros_like(batch.liked_BL),
         context_BC=torch.zeros_like(batch.context_BC),
-        text_BT=torch.zeros_like(batch.text_BT),
-        text_history={name: torch.zeros_like(rows) for name, rows in batch.text_history.items()},
+        user_text_BT=torch.zeros_like(batch.user_text_BT),
         similarity_BS=torch.full_like(batch.similarity_BS, torch.nan),
     )
     scores = logits(make(kind, data), data, nothing)
@@ -163,8 +171,8 @@ def test_no_text_is_a_case_like_any_other(kind: str, missing: float) -> None:
     if missing:
         batch = replace(
             batch,
-            text_BT=torch.zeros_like(batch.text_BT),
-            text_history={name: torch.zeros_like(rows) for name, rows in batch.text_history.items()},
+            tables=untold(batch),
+            user_text_BT=torch.zeros_like(batch.user_text_BT),
             similarity_BS=torch.full_like(batch.similarity_BS, torch.nan),
         )
     scores = logits(make(kind, data), data, batch)
@@ -202,7 +210,7 @@ def test_dense_ids_follow_the_tables_not_the_order_of_rows() -> None:
     shuffled = snapshot.dataset.items.sample(fraction=1, shuffle=True, seed=4)
     again = encode(replace(snapshot, dataset=replace(snapshot.dataset, items=shuffled)), data.config)
 
-    assert data.tables.items.ids.equals(again.tables.items.ids)
-    assert data.tables.items.ids.to_list() == sorted(data.tables.items.ids)
+    assert data.tables.item_ids.equals(again.tables.item_ids)
+    assert data.tables.item_ids.to_list() == sorted(data.tables.item_ids)
     assert np.array_equal(data.item, again.item)
-    assert isinstance(data.tables.items.ids, pl.Series)
+    assert isinstance(data.tables.item_ids, pl.Series)
