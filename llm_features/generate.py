@@ -119,7 +119,10 @@ class _Answered:
             now = time.time()
             self._oldest = self._oldest if self._rows else now
             numbers = (completion.n_prompt_tokens, completion.n_output_tokens)
-            said = (completion.key, completion.text, completion.finish_reason, *numbers)
+            text = completion.text.encode(
+                "utf-8", "replace"
+            ).decode()  # half a character (a lone surrogate) fits no file
+            said = (completion.key, text, completion.finish_reason, *numbers)
             self._rows.append((*said, self._engine, int(now), self._run_id))
         if len(self._rows) >= self._part or (self._rows and time.time() - self._oldest > COMMIT_SECONDS):
             self.commit()

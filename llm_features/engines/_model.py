@@ -1,12 +1,11 @@
 """Which model is it? Where it lies on this machine, and the hash that says what it is wherever it lies."""
 
-import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
 
+from llm_features.weights import folder_hash
 from storage.errors import ConfigError
-from storage.files import sha256_file
 
 
 class Model:
@@ -32,13 +31,7 @@ class Model:
     @cached_property
     def revision(self) -> str:
         """The commit on the hub, or a hash of the folder's files: weights, configuration, tokenizer."""
-        if self.commit:
-            return self.commit
-        digest = hashlib.sha256()
-        for path in sorted(self._path.iterdir()):
-            if path.is_file() and path.suffix != ".md" and not path.name.startswith("."):
-                digest.update(f"{path.name}\0{sha256_file(path)}\n".encode())
-        return digest.hexdigest()
+        return self.commit or folder_hash(self._path)
 
 
 def _on_the_hub(model: str, revision: str | None) -> Path:

@@ -95,9 +95,7 @@ def bench(*, prompts: int = 2000, rounds: int = 3, max_tokens: int = 64, shard_s
 
 
 def _ours(requests: list[Request], engine: Engine, texts: Cache, shard_size: int) -> float:
-    c = time.process_time()
     summary = generate(requests, engine, texts, run_id="bench", shard_size=shard_size)
-    print("CPU", time.process_time() - c, summary.seconds)
     assert summary.sent == summary.committed == len(requests)
     return summary.n_output_tokens / summary.seconds
 

@@ -16,6 +16,7 @@ def make(folder: Path, *, hidden: int = 256, layers: int = 4) -> Path:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers.utils import logging
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     raw = Tokenizer(models.BPE())
@@ -47,6 +48,7 @@ def make(folder: Path, *, hidden: int = 256, layers: int = 4) -> Path:
         eos_token_id=special.index("<|im_end|>"),
         pad_token_id=special.index("<|endoftext|>"),
     )
+    logging.disable_progress_bar()
     LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
