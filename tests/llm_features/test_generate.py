@@ -1,6 +1,11 @@
 """Sending prompts: what is exposed to a kill, what survives a dying engine, what is stored and what is only counted."""
 
+import os
 import random
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -194,6 +199,49 @@ def test_a_full_disk_is_said_once_and_the_engine_is_left(tmp_path: Path, monkeyp
         generate(ask(100), engine, texts, run_id="r", shard_size=16)
 
     assert len(engine.sent) <= 16
+
+
+NIGHT = """
+import sys, time
+from pathlib import Path
+from tests.llm_features.test_generate import Fake, ask, cache
+from llm_features.generate import generate
+
+class Logged(Fake):
+    def generate(self, requests, *, in_flight):
+        with open("sent.log", "a") as log:
+            for completion in super().generate(requests, in_flight=in_flight):
+                log.writelines(key + "\\n" for key in self.sent)
+                log.flush()
+                self.sent.clear()
+                time.sleep(0.002)
+                yield completion
+
+texts = cache(Path())
+summary = generate(ask(400), Logged(texts), texts, run_id=sys.argv[1], shard_size=32)
+"""
+
+
+def test_kill_nine_repeats_a_shard_at_most(tmp_path: Path) -> None:
+    """The same command again completes; what was on the disk is not sent again."""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-c", NIGHT, "r"]
+    with subprocess.Popen(command, cwd=tmp_path, env=env) as night:
+        for _ in range(2000):
+            if len(list(tmp_path.glob("texts/*.parquet"))) >= 5:
+                break
+            time.sleep(0.01)
+        night.kill()
+    kept = cache(tmp_path).keys()
+    assert 40 <= len(kept) < 400
+
+    subprocess.run(command, cwd=tmp_path, env=env, check=True)
+
+    sent = Counter((tmp_path / "sent.log").read_text().split())
+    assert cache(tmp_path).keys() == set(sent) == {f"k{i}" for i in range(400)}
+    repeated = {key for key, times in sent.items() if times > 1}
+    assert len(repeated) <= 32
+    assert not repeated & kept
 
 
 # --------------------------------------------------------------------------------------------- dying engines
