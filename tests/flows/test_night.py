@@ -103,7 +103,9 @@ def test_a_night_leaves_what_sql_and_people_ask_for(tmp_path: Path) -> None:
 def test_what_one_changed_fact_costs(tmp_path: Path) -> None:
     """A changed title: one prompt. A rating that crosses no checkpoint: none. One that crosses: one."""
     titles = {f"i{i}": f"Title {i}" for i in range(12)}
-    ratings = [(f"u{u}", f"i{(i + u) % 12}", 1 + (u + i) % 5, 100 * i + u) for u in range(8) for i in range(9 if u else 8)]
+    ratings = [
+        (f"u{u}", f"i{(i + u) % 12}", 1 + (u + i) % 5, 100 * i + u) for u in range(8) for i in range(9 if u else 8)
+    ]
     path = tmp_path / "own.toml"
     own = TINY.format(root=tmp_path / "store", users=1).replace('source = "world"\nusers = 1\nitems = 60', "{dataset}")
     dataset = f"""source = "csv"
