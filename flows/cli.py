@@ -20,14 +20,15 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-TELEMETRY_OFF = {
+ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "storage,llm_features,ctr_models,flows",
 }
-"""Set before any library is imported, unless the person set them otherwise."""
+"""Telemetry off, and the steps' own log lines shown; set before any library is imported, unless a person did."""
 
 ConfigPath = Annotated[
     Path, typer.Option("--config", "-c", envvar="NIGHTSHIFT_CONFIG", help="The run's TOML file.", show_envvar=True)
@@ -185,7 +186,7 @@ def _as_writer(job: str, config: Path, overrides: list[str], work: Any) -> None:
 
 def main() -> None:
     """Entry point of the command `nightshift`."""
-    for name, value in TELEMETRY_OFF.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault(
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120"
