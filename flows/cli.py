@@ -20,15 +20,16 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ENVIRONMENT = {
+TELEMETRY_OFF = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "storage,llm_features,ctr_models,flows",
 }
-"""Telemetry off, and the steps' own log lines shown; set before any library is imported, unless a person did."""
+ENVIRONMENT = TELEMETRY_OFF | {"PREFECT_LOGGING_EXTRA_LOGGERS": "storage,llm_features,ctr_models,flows"}
+"""Nobody is told that this runs, and the steps' own log lines are shown. Set before any library is imported, unless the
+person set them otherwise."""
 
 ConfigPath = Annotated[
     Path, typer.Option("--config", "-c", envvar="NIGHTSHIFT_CONFIG", help="The run's TOML file.", show_envvar=True)
