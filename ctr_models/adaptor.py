@@ -13,7 +13,8 @@ from pydantic import BaseModel, NonNegativeFloat, NonNegativeInt, PositiveFloat,
 from torch import Tensor, nn
 
 from ctr_models.layers import MLP
-from ctr_models.text import TextStatistics, similarity_names
+from ctr_models.similarity import similarity_names
+from ctr_models.text import TextStatistics
 
 
 class AdaptorConfig(BaseModel, extra="forbid", frozen=True):

@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from ctr_models.samples import compare, gather, rating_above
+from ctr_models.samples import gather, rating_above
+from ctr_models.similarity import compare
 from ctr_models.tables import encode_tables
 from ctr_models.text import text_set, unit
 from ctr_models.train import Run
@@ -31,7 +32,7 @@ class Recommender:
     histories and texts are not.
     """
 
-    def __init__(self, run: Run, root: Path, *, nearest: int = 200, popular: int = 100) -> None:
+    def __init__(self, run: Run, root: Path, *, nearest: int = 150, popular: int = 50) -> None:
         """nearest, popular: candidates by item vector and by popularity.
 
         Raises StoreError where the root has no dataset, or lacks a feature set (of the encoder) that the run needs.

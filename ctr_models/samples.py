@@ -13,17 +13,9 @@ import torch
 from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor
 
+from ctr_models.similarity import compare
 from ctr_models.tables import Tables, dense, encode_tables, tensor
-from ctr_models.text import (
-    SIMILARITIES,
-    TextSet,
-    TextStatistics,
-    fit_statistics,
-    pairs,
-    similarities,
-    similarity_names,
-    text_set,
-)
+from ctr_models.text import TextSet, TextStatistics, fit_statistics, text_set
 from ctr_models.vocabulary import Vocabulary, fit_vocabulary
 from storage.snapshot import Snapshot
 
@@ -35,7 +27,7 @@ class SampleConfig(BaseModel, extra="forbid", frozen=True):
 
     max_history: PositiveInt = 50
     """How many of the user's newest earlier interactions a model sees."""
-    similarity_history: PositiveInt = 200
+    similarity_history: PositiveInt = 100
     """How many of them are compared with the target in text space."""
     drop_fields: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Fields to leave out, such as "user.user_id" or "item.genres"."""
@@ -173,50 +165,3 @@ def gather(
         user_text,
         similarity,
     )
-
-
-def compare(
-    tables: Tables,
-    texts: Sequence[TextSet],
-    user: np.ndarray,
-    item: np.ndarray,
-    n_before: np.ndarray,
-    user_text: np.ndarray,
-    *,
-    window: int,
-) -> np.ndarray:
-    """Text-space similarity of each row's item to the newest `window` earlier items of its user; float32 [N, S].
-
-    Columns are those of `text.similarity_names`, NaN where a text is absent. Rows of one user are compared at once,
-    so the cost is one matrix product a user.
-    """
-    out = np.full((len(user), len(similarity_names([text.statistics for text in texts]))), np.nan, np.float32)
-    if not out.size:
-        return out
-    order = np.argsort(user, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(user[order])) + 1)
-    start, liked, acted = tables.start.numpy(), tables.liked.numpy(), tables.item.numpy()
-    of_items = [text for text in texts if text.entity == "item"]
-    of_users = [text for text in texts if text.entity == "user"]
-    rows = tables.items.text.numpy()
-    column = 0
-    for place, text in enumerate(of_items):
-        wide = slice(column, column + len(SIMILARITIES))
-        for mine in groups:
-            first = start[user[mine[0]]]
-            until = n_before[mine]
-            past = slice(first + max(0, int(until.min()) - window), first + int(until.max()))
-            out[mine, wide] = similarities(
-                text.unit[rows[item[mine], place]],
-                text.unit[rows[acted[past], place]],
-                liked[past],
-                np.stack([np.maximum(until - window, 0), until], axis=1) - (past.start - first),
-            )
-        column += len(SIMILARITIES)
-    for one, other in pairs(of_users, of_items):
-        theirs, its = user_text[:, of_users.index(one)], rows[item, of_items.index(other)]
-        both = np.flatnonzero((theirs > 0) & (its > 0))
-        for part in np.array_split(both, len(both) // 65536 + 1):  # vectors are never spread over all rows at once
-            out[part, column] = np.einsum("nd,nd->n", one.unit[theirs[part]], other.unit[its[part]])
-        column += 1
-    return out

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ctr_models.samples import SampleConfig, Samples, encode
+from ctr_models.similarity import PRIOR, VOTES, similarity_names
 from ctr_models.tables import dense
-from ctr_models.text import PRIOR, VOTES, similarity_names
 from storage.errors import ConfigError, StoreError
 from storage.snapshot import Snapshot, join_as_of
 from tests.ctr_models.conftest import World
