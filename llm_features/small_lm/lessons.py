@@ -98,12 +98,18 @@ def phrases(item_spec: PromptSpec, user_spec: PromptSpec, domain: Domain) -> Ite
     """What stands in every prompt and answer between the words that differ: each becomes one token."""
     mark = "\ue000"
     novel = ItemFacts(domain, mark, {})
-    texts = [m["content"] for m in Renderer(item_spec, domain).render([novel])[0].messages]
+    texts = _contents(Renderer(item_spec, domain), novel)
     for rating in (1.0, 2.0, 3.0, 4.0, 5.0):
         user = UserFacts(domain, {"region": mark, "age": mark}, ((novel, rating), (novel, rating)), best=5.0)
-        texts += [m["content"] for m in Renderer(user_spec, domain).render([user])[0].messages]
+        texts += _contents(Renderer(user_spec, domain), user)
     texts.append(item_answer(dict.fromkeys(world.FACTORS, mark)))
     texts += [user_answer(dict.fromkeys(world.FACTORS, [mark] * n)) for n in (1, 2)]
     texts += [prose.format_map(dict.fromkeys(("title", *world.FACTORS), mark)) for prose in world.PROSE]
     for text in texts:
         yield from text.split(mark)
+
+
+def _contents(renderer: Renderer, facts: ItemFacts | UserFacts) -> list[str]:
+    rendered = renderer.render([facts])[0]
+    assert rendered is not None  # two lines of facts always fit
+    return [message["content"] for message in rendered.messages]
