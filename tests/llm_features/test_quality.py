@@ -1,7 +1,6 @@
 """The gate: every reason by name, honest texts let through, no text it cannot judge."""
 
 import json
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -233,8 +232,8 @@ def test_no_text_is_beyond_judgement(text: str, finish_reason: str, prompt: str)
     assert judge(text, finish_reason, prompt, GATE) in (None, *REASONS)
 
 
-def test_a_megabyte_is_judged_in_less_than_a_second() -> None:
-    started = time.process_time()
+def test_a_megabyte_is_judged() -> None:
+    """Each in a moment: a pattern that backtracks would run into the test's time limit."""
     for text in (
         "word " * 200_000,
         "x" * 1_000_000,
@@ -244,8 +243,6 @@ def test_a_megabyte_is_judged_in_less_than_a_second() -> None:
         " \n" * 500_000,
     ):
         assert judge(text, "stop", PROMPT, GATE) is not None
-
-    assert time.process_time() - started < 6
 
 
 @pytest.mark.realdata

