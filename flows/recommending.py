@@ -9,35 +9,46 @@ from ctr_models.recommend import Recommender
 from flows.config import RunConfig
 from flows.progress import progress
 from storage import files
+from storage.features import feature_sets, folder
 from storage.ingest import load_dataset
 from storage.schema import RECOMMENDATIONS, check, content_hash
 
 
 def recommend_all(config: RunConfig) -> dict:
-    """Store the best items of every user asked for, and show one user's as an example."""
+    """Store the best items of every user asked for, unless nothing they come from has changed; show one user's."""
     started, root, section = time.time(), config.store.root, config.recommend
     if not config.models or section.users == "none":
         return {}
     dataset = load_dataset(root)
     users = dataset.users["user_id"].to_list()
     users = users if section.users == "all" else users[: int(section.users)]
+    run = files.version(runs.folder(root, section.model))
+    made_from = [run.content_hash, files.version(root / "dataset").content_hash, str(section.k), str(len(users))]
+    made_from += [files.version(folder(root, name)).content_hash for name in feature_sets(root)]
+    version = files.latest(root / "recommendations")
+    if version is None or version.meta["made_from"] != made_from:
+        rows = check(_everyone(config, users), RECOMMENDATIONS, table="recommendations")
+        version = files.publish(
+            root / "recommendations",
+            {"recommendations.parquet": rows.write_parquet},
+            content_hash=content_hash(rows, extra=made_from),
+            meta={"run": f"{section.model} v{run.number}", "made_from": made_from},
+        )
+    rows = pl.read_parquet(files.checked(version, "recommendations.parquet"), memory_map=False)
+    seconds = round(time.time() - started, 2)
+    summary = {"users": len(users), "rows": len(rows), "version": version.number, "seconds": seconds}
+    return {"recommendations": summary, "example": _titled(rows.filter(user_id=users[0]), dataset.items, users[0])}
+
+
+def _everyone(config: RunConfig, users: list[str]) -> pl.DataFrame:
+    root, section = config.store.root, config.recommend
     recommender = Recommender(runs.load_run(root, section.model), root)
     parts = [pl.DataFrame(schema=RECOMMENDATIONS)]
     with progress("recommendations") as on_progress:
         for done, user in enumerate(users, start=1):
             parts.append(recommender.recommend(user, section.k))
             on_progress(done, len(users))
-    rows = check(pl.concat(parts), RECOMMENDATIONS, table="recommendations")
-    run = files.version(runs.folder(root, section.model))
-    version = files.publish(
-        root / "recommendations",
-        {"recommendations.parquet": rows.write_parquet},
-        content_hash=content_hash(rows, extra=[run.content_hash]),
-        meta={"run": f"{section.model} v{run.number}", "k": section.k, "users": len(users)},
-    )
-    seconds = round(time.time() - started, 2)
-    summary = {"users": len(users), "rows": len(rows), "version": version.number, "seconds": seconds}
-    return {"recommendations": summary, "example": _titled(rows.filter(user_id=users[0]), dataset.items, users[0])}
+    return pl.concat(parts)
 
 
 def recommend_one(config: RunConfig, user: str, *, k: int, model: str | None = None) -> dict:
