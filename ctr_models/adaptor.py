@@ -2,8 +2,8 @@
 
 Xi et al. 2024, "Towards Open-World Recommendation with Knowledge Augmentation from Large Language Models", section 3.4:
 shared experts see users' and items' texts alike, dedicated experts one side only; each is an MLP dim -> 128 -> 32, and
-a gate of the vector itself weighs them. What is added here: a projection to the model's width that starts small, a
-learned vector for an absent text, and the text-space similarities as one more field.
+a gate of the vector itself weighs them. What is added here: a projection to the model's width, a learned vector for an
+absent text, and the text-space similarities as one more field.
 """
 
 from collections.abc import Sequence
@@ -28,11 +28,9 @@ class AdaptorConfig(BaseModel, extra="forbid", frozen=True):
     """Give the model the similarities of the target to the history in text space."""
     projection: bool = True
     """Give the model the adapted vectors themselves."""
-    initial_scale: PositiveFloat = 0.1
-    """Text fields start this much smaller than an ordinary layer's output."""
-    learning_rate_scale: PositiveFloat = 0.3
-    """Learning rate of the text part, as a share of the model's."""
-    l2: NonNegativeFloat = 1e-3
+    scale: PositiveFloat = 2.0
+    """Text fields start this many times larger than an ordinary layer's output."""
+    l2: NonNegativeFloat = 1e-4
     """L2 penalty of the text part's weights."""
 
 
@@ -45,10 +43,10 @@ class TextAdaptor(nn.Module):
         self.sides = nn.ModuleDict()
         self.shared = nn.ModuleDict()
         for each in statistics if config.projection else ():
-            key = f"dim{len(each.mean)}"  # only texts of one width can share experts
+            key = f"dim{each.kept}"  # only texts of one width can share experts
             if key not in self.shared and config.shared_experts:
-                self.shared[key] = _Experts(config, len(each.mean), config.shared_experts)
-            self.sides[each.name] = _Side(config, len(each.mean), width)
+                self.shared[key] = _Experts(config, each.kept, config.shared_experts)
+            self.sides[each.name] = _Side(config, each.kept, width)
         names = similarity_names(statistics) if config.similarities else []
         self.similarity = MLP(2 * len(names), (32,), width) if names else None
         self.similarity_mean = nn.Buffer(torch.zeros(len(names)))
@@ -76,7 +74,7 @@ class TextAdaptor(nn.Module):
         if key in self.shared:
             experts = torch.cat([experts, self.shared[key](vectors_VT[1:])], dim=1)
         mixed = (side.gate(vectors_VT[1:]).softmax(dim=1)[:, None] @ experts).squeeze(1)
-        return torch.cat([side.absent[None], side.project(mixed) * self.config.initial_scale])
+        return torch.cat([side.absent[None], side.project(mixed) * self.config.scale])
 
     def compare(self, similarity_BS: Tensor) -> Tensor:
         """The similarity field: [B, width]. Nothing to compare is the mean of all, and says so."""

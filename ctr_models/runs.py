@@ -22,7 +22,7 @@ from ctr_models.vocabulary import Vocabulary
 from storage import files, plugins
 from storage.errors import StoreError
 
-MEAN = "statistics."
+MEAN, COMPONENTS = "statistics.mean.", "statistics.components."
 
 
 def folder(root: Path, name: str) -> Path:
@@ -40,7 +40,8 @@ def save_run(root: Path, name: str, run: Run) -> files.Version:
         "features": texts,
     }
     means = {f"{MEAN}{s.name}": torch.from_numpy(s.mean) for s in run.statistics}
-    weights = safetensors.torch.save({**run.model.state_dict(), **means})
+    components = {f"{COMPONENTS}{s.name}": torch.from_numpy(s.components.copy()) for s in run.statistics}
+    weights = safetensors.torch.save({**run.model.state_dict(), **means, **components})
     vocabulary = run.vocabulary.to_json()
     lineage = json.dumps(run.lineage, sort_keys=True, default=str)
     digest = hashlib.sha256(weights)
@@ -68,7 +69,12 @@ def load_run(root: Path, name: str, version: int | None = None) -> Run:
     try:
         weights = safetensors.torch.load(files.checked(found, "weights.safetensors").read_bytes())
         statistics = tuple(
-            TextStatistics(**said, mean=weights.pop(MEAN + said["name"]).numpy()) for said in config["features"]
+            TextStatistics(
+                **said,
+                mean=weights.pop(MEAN + said["name"]).numpy(),
+                components=weights.pop(COMPONENTS + said["name"]).numpy(),
+            )
+            for said in config["features"]
         )
         options = plugins.load(zoo, config["kind"]).Config(**config["options"])
         train = TrainConfig(**config["train"])

@@ -29,6 +29,8 @@ class SampleConfig(BaseModel, extra="forbid", frozen=True):
     """How many of the user's newest earlier interactions a model sees."""
     similarity_history: PositiveInt = 100
     """How many of them are compared with the target in text space."""
+    text_dimensions: PositiveInt = 64
+    """How many principal components of the stored text vectors are kept."""
     drop_fields: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Fields to leave out, such as "user.user_id" or "item.genres"."""
 
@@ -100,7 +102,8 @@ def encode(
     vocabulary = vocabulary or fit_vocabulary(snapshot.dataset, train, drop=config.drop_fields)
     if statistics is None:
         names = sorted(snapshot.features) if features is None else features
-        statistics = [fit_statistics(snapshot.features[name], train) for name in names]
+        used = [snapshot.features[name] for name in names]
+        statistics = fit_statistics(used, train, dimensions=config.text_dimensions)
     texts = tuple(text_set(snapshot, each) for each in statistics)
     tables, item = encode_tables(
         snapshot.dataset, vocabulary, texts, rating_above=rating_above(snapshot.lineage), samples=samples

@@ -1,10 +1,12 @@
-"""How do stored text vectors reach a model? As centred matrices, and a row for each entity and time.
+"""How do stored text vectors reach a model? Centred, in few dimensions, and with a row for each entity and time.
 
-Row 0 of every matrix is 'absent'. Vectors are centred on the mean over training items (or training rows, for users):
-sentence embeddings share a large common part that tells nothing, and uncentred cosines are all alike.
+Row 0 of every matrix is 'absent'. Vectors are centred on the mean over the texts of training rows: sentence embeddings
+share a large common part that tells nothing, and uncentred cosines are all alike. They are then whitened: turned onto
+their principal components, of which the first are kept, each with unit variance. What these texts differ in is all they
+are asked for, and a fact told in a rare word counts as much as one told in a loud one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,25 +18,36 @@ from storage.errors import ConfigError, StoreError
 from storage.features import FeatureSet
 from storage.snapshot import Snapshot, join_as_of
 
+NO_VARIANCE = 1e-6
+"""Directions with less than this share of the greatest variance hold rounding errors only."""
+
 
 @dataclass(frozen=True)
 class TextStatistics:
     """What is learned of one feature set on the training rows; saved with the run.
 
-    mean: float32 [dim], over the distinct texts of training rows.
+    mean: float32 [dim], over the distinct texts of training rows; components: float32 [dim, kept], principal directions
+    over the standard deviation along them, the same for all sets of one encoder, so that texts of users and items can
+    be compared.
     """
 
     name: str
     entity: str
     encoder: str
     mean: np.ndarray
+    components: np.ndarray
+
+    @property
+    def kept(self) -> int:
+        """How many dimensions a model sees."""
+        return self.components.shape[1]
 
 
 @dataclass(frozen=True)
 class TextSet:
     """One feature set as a model sees it.
 
-    vectors: float32 [1 + texts, dim], centred, row 0 (absent) zero; unit: the same, each of length 1. rows: int32
+    vectors: float32 [1 + texts, kept], whitened, row 0 (absent) zero; unit: the same, each of length 1. rows: int32
     [1 + entities], the newest vector row of each user or item in the dataset's order, row 0 nobody's; history: int32
     [interactions] for item sets, the row that was known when the user acted, else empty.
     """
@@ -61,18 +74,44 @@ class TextSet:
         return self.statistics.entity
 
 
-def fit_statistics(feature: FeatureSet, train: pl.DataFrame) -> TextStatistics:
-    """The mean vector over the distinct texts that training rows find. Raises ConfigError where they find none."""
-    rows = train[f"{feature.name}_row"].unique()
-    rows = rows.filter(rows >= 0).to_numpy()
-    if not len(rows):
-        raise ConfigError(f"no training row has a vector of feature set {feature.name!r}; leave it out")
-    mean = feature.vectors[rows].mean(axis=0, dtype=np.float64).astype(np.float32)
-    return TextStatistics(feature.name, feature.entity, feature.encoder, mean)
+def fit_statistics(
+    features: Sequence[FeatureSet], train: pl.DataFrame, *, dimensions: int
+) -> tuple[TextStatistics, ...]:
+    """Mean and whitening of the distinct texts that training rows find, at most `dimensions` wide.
+
+    PCA whitening (Kessy, Lewin, Strimmer 2018, "Optimal Whitening and Decorrelation", section 2). Sets of one encoder
+    share it: that of the mean of their covariances. Raises ConfigError where training rows find no text.
+    """
+    known: list[np.ndarray] = []
+    for feature in features:
+        rows = train[f"{feature.name}_row"].unique()
+        rows = rows.filter(rows >= 0).sort().to_numpy()
+        if not len(rows):
+            raise ConfigError(f"no training row has a vector of feature set {feature.name!r}; leave it out")
+        known.append(feature.vectors[rows].astype(np.float64))
+    means = [vectors.mean(axis=0) for vectors in known]
+    spread: dict[str, list[np.ndarray]] = {}
+    for feature, vectors in zip(features, known, strict=True):
+        spread.setdefault(feature.encoder, []).append(np.cov(vectors, rowvar=False, bias=True))
+    components = {encoder: _whitening(np.mean(each, axis=0), dimensions) for encoder, each in spread.items()}
+    return tuple(
+        TextStatistics(
+            feature.name, feature.entity, feature.encoder, mean.astype(np.float32), components[feature.encoder]
+        )
+        for feature, mean in zip(features, means, strict=True)
+    )
+
+
+def _whitening(covariance: np.ndarray, dimensions: int) -> np.ndarray:
+    """Float32 [dim, kept]: the directions of greatest variance, each over its standard deviation."""
+    variance, axes = np.linalg.eigh(covariance)
+    kept = np.argsort(-variance)[:dimensions]
+    kept = kept[variance[kept] > variance.max() * NO_VARIANCE]
+    return np.ascontiguousarray(axes[:, kept] / np.sqrt(variance[kept]), np.float32)
 
 
 def text_set(snapshot: Snapshot, statistics: TextStatistics) -> TextSet:
-    """Centre the vectors of a feature set and find the row of every entity and every past interaction.
+    """Centre and whiten the vectors of a feature set, and find the row of every entity and every past interaction.
 
     Raises StoreError where the set is missing or another encoder made it.
     """
@@ -84,8 +123,8 @@ def text_set(snapshot: Snapshot, statistics: TextStatistics) -> TextSet:
             f"feature set {feature.name!r} was encoded by {feature.encoder}, but the model was trained on vectors of "
             f"{statistics.encoder}; train again, or encode with the same encoder"
         )
-    vectors = np.zeros((len(feature.vectors) + 1, feature.vectors.shape[1]), np.float32)
-    np.subtract(feature.vectors, statistics.mean, out=vectors[1:])
+    vectors = np.zeros((len(feature.vectors) + 1, statistics.kept), np.float32)
+    np.matmul(feature.vectors - statistics.mean, statistics.components, out=vectors[1:])
     current = feature.current().select(pl.col("entity_id"), pl.col("vector_row") + 1)
     table = snapshot.dataset.users if feature.entity == "user" else snapshot.dataset.items
     ids = table.select(entity_id=f"{feature.entity}_id")

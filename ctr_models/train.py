@@ -33,8 +33,8 @@ class TrainConfig(BaseModel, extra="forbid", frozen=True):
     """How models are trained, the same for all of a run."""
 
     batch_size: PositiveInt = 2048
-    epochs: PositiveInt = 20
-    patience: PositiveInt = 2
+    epochs: PositiveInt = 40
+    patience: PositiveInt = 5
     """Epochs without a better validation AUC before training stops."""
     seed: NonNegativeInt = 0
     threads: Annotated[int, Field(ge=1)] | None = None
@@ -153,7 +153,7 @@ def _optimizer(model: CTRModel, options: NetworkConfig, text: AdaptorConfig) -> 
     groups = [
         {"params": [model.table], "lr": rate, "weight_decay": options.embedding_l2},
         {"params": list(model.network.parameters()), "lr": rate, "weight_decay": options.l2},
-        {"params": list(model.text.parameters()), "lr": rate * text.learning_rate_scale, "weight_decay": text.l2},
+        {"params": list(model.text.parameters()), "lr": rate, "weight_decay": text.l2},
     ]
     return torch.optim.Adam([group for group in groups if group["params"]], fused=True)
 

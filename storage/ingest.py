@@ -18,7 +18,7 @@ import storage.datasets
 from storage import files
 from storage.checks import REASONS, Checked, check_entities, check_interactions
 from storage.datasets import RawTable, RawTables
-from storage.errors import ConfigError, DataError
+from storage.errors import ConfigError, DataError, StoreError
 from storage.interactions import Dataset
 from storage.plugins import load
 from storage.schema import QUARANTINE, content_hash
@@ -107,6 +107,8 @@ def publish_dataset(root: Path, ingested: Ingested) -> files.Version:
 
 def load_dataset(root: Path, version: int | None = None) -> Dataset:
     """Read a stored dataset (the latest by default), every byte checked. Raises StoreError where it is not whole."""
+    if version is None and files.latest(root / "dataset") is None:
+        raise StoreError(f"there is no data in {root} yet; run `nightshift ingest` first, with the same configuration")
     found = files.version(root / "dataset", version)
     interactions, users, items = (
         pl.read_parquet(files.checked(found, f"{name}.parquet"), memory_map=False) for name in TABLES[:3]

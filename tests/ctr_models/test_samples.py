@@ -176,3 +176,36 @@ def test_a_history_shows_items_as_they_were_known_then(world: World) -> None:
     assert sorted(tables.items.text[versions, 0].tolist()) == sorted([first, second])
     assert int(tables.items.text[int(tables.current[row]), 0]) == second
     assert len(tables.item_of) == 1 + 60 + 1
+
+
+def test_whitened_texts_are_uncorrelated_over_training_rows(world: World) -> None:
+    """Both sets share one whitening: the mean of their covariances becomes the identity, whatever is left out."""
+    snapshot = world()
+    train = snapshot.samples.filter(pl.col("split") == "train")
+    texts = encode(snapshot, CONFIG).texts
+    few = encode(snapshot, CONFIG.model_copy(update={"text_dimensions": 3})).texts
+
+    covariances = []
+    for text in texts:
+        seen = np.unique(train[f"{text.name}_row"].to_numpy() + 1)
+        covariances.append(np.cov(text.vectors[seen[seen > 0]].numpy(), rowvar=False, bias=True))
+    assert np.abs(np.mean(covariances, axis=0) - np.eye(8)).max() < 1e-4
+    for wide, narrow in zip(texts, few, strict=True):
+        assert np.array_equal(wide.vectors[:, :3], narrow.vectors)
+        assert not wide.vectors[0].any()
+
+
+def test_whitening_hears_a_quiet_fact(world: World) -> None:
+    """A fact told at a hundredth of the loudness of the others tells items apart as well as they do; noise does not."""
+    snapshot = world()
+    feature = snapshot.features["item_knowledge"]
+    rng = np.random.default_rng(0)
+    facts = rng.integers(0, 2, (len(feature.vectors), 3)) * np.array([1.0, 1.0, 0.01])
+    told = np.pad(facts, ((0, 0), (0, 5))).astype(np.float32)
+    samples = encode(replace(snapshot, features={"item_knowledge": replace(feature, vectors=told)}), CONFIG)
+
+    (text,) = samples.texts
+    assert text.statistics.kept == 3
+    quiet = facts[:, 2] > 0
+    gap = text.vectors[1:].numpy()[quiet].mean(axis=0) - text.vectors[1:].numpy()[~quiet].mean(axis=0)
+    assert np.linalg.norm(gap) > 1

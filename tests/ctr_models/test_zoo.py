@@ -33,7 +33,7 @@ def make(kind: str, data: Samples, *, seed: int = 0, **options: object) -> CTRMo
     torch.manual_seed(seed)
     config = plugins.load(zoo, kind).Config(**options)
     statistics = [text.statistics for text in data.texts]
-    model = CTRModel(kind, config, data.tables.vocabulary, statistics, AdaptorConfig(initial_scale=1.0))
+    model = CTRModel(kind, config, data.tables.vocabulary, statistics, AdaptorConfig(scale=1.0))
     model.text.fit_scale(data.similarity)
     model.table.data[1:] *= 30  # as after training: every field must matter
     return model.eval()
