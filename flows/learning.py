@@ -27,6 +27,8 @@ from storage.split import assign
 
 ARMS = ("without", "with", "permuted")
 """Base model; with the features; with the features' vectors given to strangers, which must not help."""
+COMPARISONS = "comparisons"
+"""Folder of the data root: for each model a version for each comparison of its arms, the numbers in the manifest."""
 
 
 def snapshot(config: RunConfig) -> Snapshot:
@@ -91,42 +93,41 @@ def run_name(model: str, arm: str) -> str:
 def _train_model(
     config: RunConfig, name: str, taken: Snapshot, arms: list[str], data: Callable[[str], Samples]
 ) -> dict[str, Any]:
-    root, plugin = config.store.root, config.models[name]
-    started, trained, judged = time.time(), [], {}
+    """Every arm is saved as soon as it is trained; the comparison of all has a folder of its own."""
+    root, started = config.store.root, time.time()
     keys = {arm: _key(config, name, arm, _view(taken, arm)) for arm in arms}
-    last = run_name(name, arms[-1])
-    known = files.latest(runs.folder(root, last))
-    if known is not None and known.meta["metrics"].get("keys") == keys:
-        return {**known.meta["metrics"]["summary"], "trained": [], "seconds": round(time.time() - started, 2)}
-    fresh: dict[str, Run] = {}
+    asked = _hash([keys, config.compare.model_dump(mode="json")])
+    known = files.latest(root / COMPARISONS / name)
+    if known is not None and known.content_hash == asked:
+        return {**known.meta["summary"], "trained": [], "seconds": round(time.time() - started, 2)}
+    judged: dict[str, Evaluation] = {}
+    speed: dict[str, float] = {}
     for arm in arms:
-        there = files.latest(runs.folder(root, run_name(name, arm)))
-        if there is not None and there.meta["metrics"].get("key") == keys[arm] and arm != arms[-1]:
+        stored = files.latest(runs.folder(root, run_name(name, arm)))
+        if stored is not None and stored.meta["metrics"].get("key") == keys[arm]:
             judged[arm] = _judge(runs.load_run(root, run_name(name, arm)), _view(taken, arm))
             continue
-        with progress(f"{name} {arm} features" if arm != "permuted" else f"{name} permuted features") as on_progress:
-            run = fit(
-                data(arm),
-                kind=plugin.kind,
-                options=plugin.options,  # type: ignore[arg-type]
-                config=config.train,
-                progress=partial(_report, on_progress),
-            )
+        run = _fit(config, name, arm, data(arm))
         judged[arm] = evaluation(taken, score(run.model, data(arm), "test"))
-        fresh[arm] = run
-        trained.append(arm)
+        test = report(judged[arm], cold_at_most=config.compare.cold_at_most)
+        runs.save_run(root, run_name(name, arm), replace(run, metrics={**run.metrics, "key": keys[arm], "test": test}))
+        speed[arm] = run.metrics["samples_per_second"]
     summary: dict[str, Any] = {"model": name, **_compared(config, judged)}
-    for arm, run in fresh.items():
-        metrics = {
-            **run.metrics,
-            "key": keys[arm],
-            "test": report(judged[arm], cold_at_most=config.compare.cold_at_most),
-        }
-        if arm == arms[-1]:
-            metrics |= {"keys": keys, "summary": summary}
-        runs.save_run(root, run_name(name, arm), replace(run, metrics=metrics))
-    speed = {arm: run.metrics["samples_per_second"] for arm, run in fresh.items()}
-    return {**summary, "trained": trained, "samples_per_second": speed, "seconds": round(time.time() - started, 2)}
+    files.publish(root / COMPARISONS / name, {}, content_hash=asked, meta={"summary": summary})
+    took = round(time.time() - started, 2)
+    return {**summary, "trained": list(speed), "samples_per_second": speed, "seconds": took}
+
+
+def _fit(config: RunConfig, name: str, arm: str, data: Samples) -> Run:
+    plugin = config.models[name]
+    with progress(f"{name} {arm} features" if arm != "permuted" else f"{name} permuted features") as on_progress:
+        return fit(
+            data,
+            kind=plugin.kind,
+            options=plugin.options,  # type: ignore[arg-type]
+            config=config.train,
+            progress=partial(_report, on_progress),
+        )
 
 
 def _view(taken: Snapshot, arm: str) -> Snapshot:
@@ -181,8 +182,10 @@ def _key(config: RunConfig, name: str, arm: str, view: Snapshot) -> str:
     lineage = json.loads(json.dumps(lineage, default=str))
     for made in lineage.get("features", {}).values():
         made.pop("version", None)
-    said = [arm, lineage, config.models[name].model_dump(mode="json"), config.train.model_dump(mode="json")]
-    said.append(config.compare.model_dump(mode="json"))
+    return _hash([arm, lineage, config.models[name].model_dump(mode="json"), config.train.model_dump(mode="json")])
+
+
+def _hash(said: object) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows.config import RunConfig
-from flows.learning import snapshot
+from flows.learning import COMPARISONS, snapshot
 from flows.progress import progress
 from storage import cache, files
 from storage.errors import NightshiftError
@@ -42,7 +42,9 @@ def verify(config: RunConfig, *, users: int) -> dict:
 
 
 def _version_folders(root: Path) -> Iterator[Path]:
-    yield from (root / "dataset", root / "recommendations", *_folders(root / "features"), *_folders(root / "runs"))
+    yield from (root / "dataset", root / "recommendations")
+    for parent in ("features", "runs", COMPARISONS):
+        yield from _folders(root / parent)
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -216,7 +216,7 @@ def main() -> None:
     python = fuxictr_python()
     if python is None:
         return
-    config = TrainConfig(threads=THREADS)
+    config = TrainConfig(threads=THREADS, patience=2)  # FuxiCTR waits two epochs as well
     dataset = ingest("movielens", {"path": asked.data}).dataset
     split = partial(global_time, test_after=975768404, validation=0.1)
     taken = take_snapshot(dataset, rating_above=3, min_history=5, split=split)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -83,6 +84,29 @@ def test_the_second_night_does_nothing_again(tmp_path: Path) -> None:
     assert first["models"][0]["gain"] == second["models"][0]["gain"]
     assert before == content(config.store.root)
     assert verify(config, users=40)["problems"] == []
+
+
+def test_training_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was trained before the process ended is not trained again; another comparison trains nothing."""
+    config = tiny(tmp_path)[1]
+    steps.ingest(config)
+    for name in config.features:
+        steps.generate(config, name)
+    fit = learning.fit
+
+    def dies_with_text(samples: learning.Samples, **rest: Any) -> learning.Run:
+        if samples.texts:
+            raise KeyboardInterrupt
+        return fit(samples, **rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(learning, "fit", dies_with_text)
+        with pytest.raises(KeyboardInterrupt):
+            learning.train(config)
+    assert learning.train(config)["models"][0]["trained"] == ["with"]
+    again = learning.train(tiny(tmp_path, "compare.resamples=30")[1])["models"][0]
+    assert (again["trained"], again["gain"]["auc"]["mean"] != 0) == ([], True)
+    assert verify(config, users=0)["problems"] == []
 
 
 def test_a_night_leaves_what_sql_and_people_ask_for(tmp_path: Path) -> None:
