@@ -15,7 +15,7 @@ from ctr_models.samples import gather, rating_above
 from ctr_models.similarity import compare
 from ctr_models.tables import encode_tables
 from ctr_models.text import text_set, unit
-from ctr_models.train import Run
+from ctr_models.train import Run, cpu_threads
 from storage.features import load_features
 from storage.ingest import load_dataset
 from storage.schema import RECOMMENDATIONS
@@ -119,13 +119,16 @@ class Recommender:
         return np.sort(chosen)
 
     def _score(self, user: int, items: np.ndarray, n_before: int) -> np.ndarray:
-        """The model's probability of a like for each item, given all of the user's history."""
+        """The model's probability of a like for each item, given all of the user's history.
+
+        On one thread: a few hundred rows are scored before a second thread has been woken.
+        """
         users, before = np.full(len(items), user), np.full(len(items), n_before)
         versions = self._tables.current[items]
         user_text = self._tables.users.text.numpy()[users]
         window = self._samples.similarity_history
         similarity = compare(self._tables, self._texts, users, versions, before, user_text, window=window)
-        with torch.inference_mode():
+        with torch.inference_mode(), cpu_threads(1):
             batch = gather(
                 self._tables,
                 user=torch.from_numpy(users),

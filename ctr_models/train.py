@@ -88,7 +88,7 @@ def fit(
     for split in ("train", "validation"):
         if why := why_no_auc(samples.label[samples.split[split]].numpy()):
             raise DataError(f"the {split} rows cannot be used to train: {why}")
-    with torch.random.fork_rng(devices=[]), _threads(config.threads), _large_blocks_kept():
+    with torch.random.fork_rng(devices=[]), cpu_threads(config.threads), _large_blocks_kept():
         torch.manual_seed(config.seed)
         texts = samples.texts
         model = CTRModel(kind, options, samples.tables.vocabulary, [t.statistics for t in texts], config.text)
@@ -159,7 +159,8 @@ def _optimizer(model: CTRModel, options: NetworkConfig, text: AdaptorConfig) -> 
 
 
 @contextlib.contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
+def cpu_threads(threads: int | None) -> Iterator[None]:
+    """Let torch use so many CPU threads inside; as many as before if None."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

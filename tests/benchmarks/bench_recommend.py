@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import torch
 
 from ctr_models import zoo
 from ctr_models.recommend import Recommender
@@ -76,7 +75,6 @@ def main() -> None:
     there = (Path(folder) / "ratings.dat").is_file()
     ingested = ingest("movielens", {"path": folder}) if there else ingest("world", {})
     dataset = ingested.dataset
-    torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         publish_dataset(root, ingested)
