@@ -107,9 +107,9 @@ def publish_dataset(root: Path, ingested: Ingested) -> files.Version:
 
 def load_dataset(root: Path, version: int | None = None) -> Dataset:
     """Read a stored dataset (the latest by default), every byte checked. Raises StoreError where it is not whole."""
-    if version is None and files.latest(root / "dataset") is None:
+    found = files.latest(root / "dataset") if version is None else files.version(root / "dataset", version)
+    if found is None:
         raise StoreError(f"there is no data in {root} yet; run `nightshift ingest` first, with the same configuration")
-    found = files.version(root / "dataset", version)
     interactions, users, items = (
         pl.read_parquet(files.checked(found, f"{name}.parquet"), memory_map=False) for name in TABLES[:3]
     )
