@@ -79,9 +79,8 @@ class TextAdaptor(nn.Module):
     def compare(self, similarity_BS: Tensor) -> Tensor:
         """The similarity field: [B, width]. Nothing to compare is the mean of all, and says so."""
         assert self.similarity is not None
-        missing = similarity_BS.isnan()
-        scaled = ((similarity_BS - self.similarity_mean) / self.similarity_scale).masked_fill(missing, 0)
-        return self.similarity(torch.cat([scaled, missing.to(scaled.dtype)], dim=1))
+        scaled = ((similarity_BS - self.similarity_mean) / self.similarity_scale).nan_to_num_()
+        return self.similarity(torch.cat([scaled, similarity_BS.isnan()], dim=1))
 
 
 class _Side(nn.Module):

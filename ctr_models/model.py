@@ -77,12 +77,13 @@ class CTRModel(nn.Module):
         for place, name in enumerate(self.user_texts):
             if name in self.text.sides:
                 rows_B = batch.user_text_BT[:, place]
-                adapted = prepared.users[name][rows_B] if prepared else self._adapted(name, rows_B, vectors[name])
+                adapted = prepared.users[name].index_select(0, rows_B) if prepared else self._adapted(name, rows_B, vectors[name])
                 fields.append(adapted[:, None])
         if self.text.similarity is not None:
             fields.append(self.text.compare(batch.similarity_BS)[:, None])
         channels = [Channel(items_VE, history_rows, target_BE), Channel(self._ratings(), batch.rating_BL, None)]
-        return self.network(Inputs(torch.cat(fields, dim=1), channels, batch.history_BL != 0, batch.liked_BL))
+        fields_BFD = torch.cat([field.expand(len(batch.item_B), -1, -1) for field in fields], dim=1)
+        return self.network(Inputs(fields_BFD, channels, batch.history_BL != 0, batch.liked_BL))
 
     def _items(self, entities: Entities, rows: Tensor, vectors: Mapping[str, Tensor]) -> Tensor:
         """All fields of item versions, their texts too: [rows, fields * D]; the first row, padding, is zero."""

@@ -12,7 +12,7 @@ import polars as pl
 import torch
 
 from ctr_models.samples import gather, rating_above
-from ctr_models.similarity import compare
+from ctr_models.similarity import compare_candidates
 from ctr_models.tables import encode_tables
 from ctr_models.text import text_set, unit
 from ctr_models.train import Run, cpu_threads
@@ -123,18 +123,16 @@ class Recommender:
 
         On one thread: a few hundred rows are scored before a second thread has been woken.
         """
-        users, before = np.full(len(items), user), np.full(len(items), n_before)
-        versions = self._tables.current[items]
-        user_text = self._tables.users.text.numpy()[users]
-        window = self._samples.similarity_history
-        similarity = compare(self._tables, self._texts, users, versions, before, user_text, window=window)
+        user_text = self._tables.users.text.numpy()[user]
+        window, versions = self._samples.similarity_history, self._tables.current[items]
         with torch.inference_mode(), cpu_threads(1):
+            similarity = compare_candidates(self._tables, self._texts, user, versions, user_text, window=window)
             batch = gather(
                 self._tables,
-                user=torch.from_numpy(users),
+                user=torch.tensor([user]),
                 item=torch.from_numpy(versions),
-                n_before=torch.from_numpy(before),
-                user_text=torch.from_numpy(user_text),
+                n_before=torch.tensor([n_before]),
+                user_text=torch.from_numpy(user_text[None]),
                 similarity=torch.from_numpy(similarity),
                 max_history=self._samples.max_history,
             )

@@ -41,7 +41,8 @@ class Batch:
 
     user_B: dense rows; item_B: versions; history_BL: versions, newest first, 0 is padding; rating_BL: 1 is the first
     value; liked_BL: bool; context_BC: embedding rows of the count fields; user_text_BT: rows of each user feature
-    set's vectors, 0 is absent; similarity_BS: float32, NaN where there is nothing to compare.
+    set's vectors, 0 is absent; similarity_BS: float32, NaN where there is nothing to compare. One user's candidates
+    share all but item_B and similarity_BS: the others then have one row for all.
     """
 
     tables: Tables
@@ -146,7 +147,8 @@ def gather(
 ) -> Batch:
     """Collect a batch: the newest `max_history` of each user's first `n_before` interactions, and their counts.
 
-    user: int64 dense rows; item: int32 versions; n_before: int64; all [B]. user_text: int32 [B, T].
+    user: int64 dense rows; item: int32 versions; n_before: int64; all [B]. user_text: int32 [B, T]. For the candidates
+    of one user, all but `item` and `similarity` may have one row.
     """
     first = tables.start[user]
     past = first + n_before

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
+import torch
 
 from ctr_models.tables import Tables
 from ctr_models.text import TextSet, TextStatistics
@@ -33,7 +34,7 @@ def compare(
     Columns are those of `similarity_names`, NaN where a text is absent. Rows of one user are compared at once,
     so the cost is one matrix product a user.
     """
-    out = np.full((len(user), len(similarity_names([text.statistics for text in texts]))), np.nan, np.float32)
+    out = np.full((len(item), len(similarity_names([text.statistics for text in texts]))), np.nan, np.float32)
     if not out.size:
         return out
     order = np.argsort(user, kind="stable")
@@ -58,7 +59,8 @@ def compare(
             )
         column += len(SIMILARITIES)
     for one, other in pairs(of_users, of_items):
-        theirs, its = user_text[:, of_users.index(one)], rows[item, of_items.index(other)]
+        its = rows[item, of_items.index(other)]
+        theirs = user_text[:, of_users.index(one)]
         both = np.flatnonzero((theirs > 0) & (its > 0))
         for part in np.array_split(both, len(both) // 65536 + 1):  # vectors are never spread over all rows at once
             out[part, column] = np.einsum("nd,nd->n", one.unit[theirs[part]], other.unit[its[part]])
@@ -66,59 +68,110 @@ def compare(
     return out
 
 
+def compare_candidates(
+    tables: Tables, texts: Sequence[TextSet], user: int, item: np.ndarray, user_text: np.ndarray, *, window: int
+) -> np.ndarray:
+    """`compare` for candidates of one user, who has seen all of the history: float32 [C, S].
+
+    item: versions [C]; user_text: int [T], the user's rows. A request waits for this, so nothing is grouped or masked.
+    """
+    start, end = tables.start[user : user + 2].tolist()
+    past = slice(max(start, end - window), end)
+    liked = tables.liked.numpy()[past]
+    rows = tables.items.text.numpy()
+    targets, history = rows[item], rows[tables.item.numpy()[past]]
+    of_items = [text for text in texts if text.entity == "item"]
+    of_users = [text for text in texts if text.entity == "user"]
+    columns = [similarities(text, targets[:, n], history[:, n], liked) for n, text in enumerate(of_items)]
+    for one, other in pairs(of_users, of_items):
+        mine, its = user_text[of_users.index(one)], targets[:, of_items.index(other)]
+        cosine = np.einsum("nd,d->n", other.unit[its], one.unit[mine])
+        cosine[its * mine == 0] = np.nan
+        columns.append(cosine[:, None])
+    return np.concatenate(columns, axis=1) if columns else np.zeros((len(item), 0), np.float32)
+
+
 def similarities(
-    text: TextSet, targets: np.ndarray, history: np.ndarray, liked: np.ndarray, windows: np.ndarray
+    text: TextSet, targets: np.ndarray, history: np.ndarray, liked: np.ndarray, windows: np.ndarray | None = None
 ) -> np.ndarray:
     """Each target beside one user's history; float32 [T, 6], columns `SIMILARITIES`, NaN where nothing is to compare.
 
     targets: int [T] and history: int [H], rows of the text's vectors, 0 where there is none; liked: bool [H]; windows:
-    int [T, 2], the part [from, to) of the history that each target may see. Mean and greatest cosine to liked and to
-    disliked items, and two votes sum_h K(cos) (liked_h - mean liked) / (sum_h K(cos) + prior) with K(c) =
-    exp((c - 1) / width), the kernel regression of Nadaraya and Watson (1964).
+    int [T, 2], the part [from, to) of the history that each target may see, all of it if None. Mean and greatest
+    cosine to liked and to disliked items, and two votes sum_h K(cos) (liked_h - mean liked) / (sum_h K(cos) + prior)
+    with K(c) = exp((c - 1) / width), the kernel regression of Nadaraya and Watson (1964).
     """
     out = np.full((len(targets), len(SIMILARITIES)), np.nan, np.float32)
     for start in range(0, len(targets), 1024):
         block = start + np.flatnonzero(targets[start : start + 1024])
-        low, high = int(windows[block, 0].min(initial=len(history))), int(windows[block, 1].max(initial=0))
-        places = low + np.flatnonzero(history[low:high])
-        if not len(places):
+        low, high = 0, len(history)
+        if windows is not None:
+            low, high = int(windows[block, 0].min(initial=high)), int(windows[block, 1].max(initial=0))
+        there, likes = history[low:high] > 0, liked[low:high]
+        if not there.any():
             continue
-        first, last = windows[block, :1], windows[block, 1:]
-        whole = bool((first == low).all() and (last == high).all())  # one user's candidates: no mask is needed
-        seen = None if whole else ((places >= first) & (places < last)).astype(np.float32)
-        cosine = text.unit[targets[block]] @ text.unit[history[places]].T
-        likes = liked[places]
-        for column, part in ((0, likes), (2, ~likes)):
-            if part.any():
-                out[block, column : column + 2] = _mean_and_max(
-                    cosine[:, part], None if seen is None else seen[:, part]
-                )
-        out[block, 4:] = _votes(cosine, likes.astype(np.float32), seen)
+        places = low + np.concatenate([np.flatnonzero(there & likes), np.flatnonzero(there & ~likes)])
+        n_liked = int(np.count_nonzero(there & likes))
+        mine, theirs = text.unit[targets[block]], text.unit[history[places]]
+        if windows is None:
+            out[block] = _all_seen(mine, theirs, n_liked)
+        else:
+            seen = (places >= windows[block, :1]) & (places < windows[block, 1:])
+            out[block] = _some_seen(mine @ theirs.T, n_liked, seen.astype(np.float32))
     return out
 
 
-def _mean_and_max(cosine: np.ndarray, seen: np.ndarray | None) -> np.ndarray:
-    """Mean and maximum of each row [T, 2] where `seen` is 1 (everywhere if None); NaN where nothing is."""
-    if seen is None:
-        return np.stack([cosine.mean(axis=1), cosine.max(axis=1)], axis=1)
-    count = seen.sum(axis=1)
-    mean = np.einsum("th,th->t", cosine, seen) / np.maximum(count, 1)
-    best = np.where(seen > 0, cosine, -2).max(axis=1)
-    return np.where(count[:, None] > 0, np.stack([mean, best], axis=1), np.nan)
+def _all_seen(targets: np.ndarray, history: np.ndarray, n_liked: int) -> np.ndarray:
+    """All six of each target vector [T, D] to the vectors of a history [H, D], its first `n_liked` liked."""
+    # [H, T]: sums and maxima over the history run along memory. torch keeps to the caller's number of threads
+    cosine = torch.mm(torch.from_numpy(history), torch.from_numpy(targets).T).numpy()
+    wide = _kernel(cosine)
+    near = np.square(wide)
+    np.square(near, out=near)
+    out = np.full((len(SIMILARITIES), len(targets)), np.nan, np.float32)
+    for row, part in ((0, cosine[:n_liked]), (2, cosine[n_liked:])):
+        if len(part):
+            np.divide(part.sum(axis=0), len(part), out=out[row])
+            part.max(axis=0, out=out[row + 1])
+    rate = n_liked / len(history)
+    for row, weight in ((4, near), (5, wide)):
+        out[row] = _vote(weight[:n_liked].sum(axis=0), weight[n_liked:].sum(axis=0), rate)
+    return out.T
 
 
-def _votes(cosine: np.ndarray, likes: np.ndarray, seen: np.ndarray | None) -> np.ndarray:
-    """The near and the wide vote of each row, [T, 2]; NaN where nothing is seen."""
-    weight = np.exp((cosine - 1) * np.float32(1 / VOTES[1]))
-    if seen is None:
-        rate = np.full(len(cosine), likes.mean(), np.float32)
-    else:
-        weight *= seen
-        count = seen.sum(axis=1)
-        rate = np.where(count > 0, seen @ likes / np.maximum(count, 1), np.nan)
-    near = np.square(np.square(weight))  # the widths differ by a factor of 4, so one exponential serves both
-    votes = [(w @ likes - rate * w.sum(axis=1)) / (w.sum(axis=1) + PRIOR) for w in (near, weight)]
-    return np.stack(votes, axis=1)
+def _some_seen(cosine: np.ndarray, n_liked: int, seen: np.ndarray) -> np.ndarray:
+    """The same where each target sees the places at which `seen` [T, H] is 1."""
+    out = np.full((len(cosine), len(SIMILARITIES)), np.nan, np.float32)
+    wide = _kernel(cosine) * seen
+    near = np.square(np.square(wide))
+    counts, votes = np.zeros((len(cosine), 2), np.float32), np.zeros((2, len(cosine), 2), np.float32)
+    for side, part in enumerate((slice(0, n_liked), slice(n_liked, None))):
+        counts[:, side] = seen[:, part].sum(axis=1)
+        some = counts[:, side] > 0
+        mean = np.einsum("th,th->t", cosine[:, part], seen[:, part])
+        best = np.where(seen[:, part] > 0, cosine[:, part], -2).max(axis=1, initial=-2)
+        out[some, 2 * side] = mean[some] / counts[some, side]
+        out[some, 2 * side + 1] = best[some]
+        votes[0, :, side], votes[1, :, side] = near[:, part].sum(axis=1), wide[:, part].sum(axis=1)
+    total = counts.sum(axis=1)
+    any_ = total > 0
+    rate = counts[any_, 0] / total[any_]
+    for column, weights in ((4, votes[0]), (5, votes[1])):
+        out[any_, column] = _vote(weights[any_, 0], weights[any_, 1], rate)
+    return out
+
+
+def _kernel(cosine: np.ndarray) -> np.ndarray:
+    """The wide kernel; its fourth power is the near one, whose width is a quarter, so one exponential serves both."""
+    weight = cosine - np.float32(1)
+    weight *= np.float32(1 / VOTES[1])
+    return np.exp(weight, out=weight)
+
+
+def _vote(liked: np.ndarray, disliked: np.ndarray, rate: np.ndarray | float) -> np.ndarray:
+    """liked, disliked: the summed weights of those items [T]; rate: the liked share of the history."""
+    total = liked + disliked
+    return (liked - rate * total) / (total + np.float32(PRIOR))
 
 
 def similarity_names(sets: Sequence[TextStatistics]) -> list[str]:

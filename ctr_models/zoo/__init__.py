@@ -72,7 +72,10 @@ class Channel:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a network sees. fields_BFD; channels of the history, newest first; mask_BL: a place is filled; liked_BL."""
+    """What a network sees. fields_BFD; channels of the history, newest first; mask_BL: a place is filled; liked_BL.
+
+    The history (rows_BL, mask_BL, liked_BL) may have one row that holds for all of the batch: one user's candidates.
+    """
 
     fields_BFD: Tensor
     channels: Sequence[Channel]
@@ -89,4 +92,4 @@ def pooled_history(inputs: Inputs) -> Tensor:
             for chosen in (inputs.liked_BL, ~inputs.liked_BL):
                 mean = mean_pool(channel.table_VE, channel.rows_BL * chosen)
                 pools.append(mean.unflatten(1, (-1, width)))
-    return torch.cat(pools, dim=1)
+    return torch.cat(pools, dim=1).expand(len(inputs.fields_BFD), -1, -1)

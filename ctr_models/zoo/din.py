@@ -45,7 +45,7 @@ class Network(nn.Module):
         hidden_BLA = hidden_BLA + self.query(query_BE)[:, None]
         for key, channel in zip(self.key, inputs.channels, strict=True):
             hidden_BLA = hidden_BLA + lookup(key(channel.table_VE), channel.rows_BL)
-        score_BL = self.score(self.activation(hidden_BLA.flatten(0, 1))).view(inputs.mask_BL.shape)
+        score_BL = self.score(self.activation(hidden_BLA.flatten(0, 1))).view(hidden_BLA.shape[:2])
         scores_B2L = torch.stack([score_BL * inputs.liked_BL, score_BL * (inputs.mask_BL & ~inputs.liked_BL)], dim=1)
         interest_B2E = scores_B2L @ items_BLE
         return self.mlp(torch.cat([inputs.fields_BFD.flatten(1), interest_B2E.flatten(1)], dim=1)).squeeze(1)

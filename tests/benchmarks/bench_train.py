@@ -1,6 +1,6 @@
 """How fast do we train, and how well, beside FuxiCTR 2.3? The same model, rows, fields, batch size and threads.
 
-python -m tests.benchmarks.bench_train [--full] [--data FOLDER_OF_ML_1M] [--models deepfm,dcnv2,din]
+python -m tests.benchmarks.bench_train [--full] [--data FOLDER_OF_ML_1M] [--models deepfm,dcnv2,din] [--threads 2]
 
 By default speed only: samples/s of a few hundred steps, FuxiCTR fed with ready tensors (the best any loader could do)
 and by its own loader; ours gathers its batches in the measured time. `--full` trains both to the end with the same
@@ -35,7 +35,6 @@ from storage.snapshot import Snapshot, take_snapshot
 from storage.split import global_time
 
 FUXICTR = "2.3.10"
-THREADS = 2
 STEPS, WARM_UP = 60, 10
 
 
@@ -126,7 +125,7 @@ def theirs(
             "kind": kind,
             "task": task,
             "columns": columns,
-            "threads": THREADS,
+            "threads": config.threads,
             "seed": config.seed,
             "batch_size": config.batch_size,
             "epochs": config.epochs,
@@ -208,6 +207,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--data", default="../shared/data/ml-1m")
     parser.add_argument("--models", default="deepfm,dcnv2,din")
+    parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     print(f"training, beside FuxiCTR {FUXICTR}:")
     if not (Path(asked.data) / "ratings.dat").is_file():
@@ -216,14 +216,14 @@ def main() -> None:
     python = fuxictr_python()
     if python is None:
         return
-    config = TrainConfig(threads=THREADS, patience=2)  # FuxiCTR waits two epochs as well
+    config = TrainConfig(threads=asked.threads, patience=2)  # FuxiCTR waits two epochs as well
     dataset = ingest("movielens", {"path": asked.data}).dataset
     split = partial(global_time, test_after=975768404, validation=0.1)
     taken = take_snapshot(dataset, rating_above=3, min_history=5, split=split)
     counts = dict(taken.samples.group_by("split").agg(pl.len()).iter_rows())
     samples = encode(taken, config.samples)
     print(f"  {counts['train']:,} train, {counts['validation']:,} validation, {counts['test']:,} test rows; ", end="")
-    print(f"batch {config.batch_size:,}, {THREADS} threads", flush=True)
+    print(f"batch {config.batch_size:,}, {asked.threads} threads", flush=True)
     for kind in asked.models.split(","):
         if asked.full:
             quality(python, taken, samples, kind, config)
