@@ -77,8 +77,11 @@ class CTRModel(nn.Module):
         for place, name in enumerate(self.user_texts):
             if name in self.text.sides:
                 rows_B = batch.user_text_BT[:, place]
-                adapted = prepared.users[name].index_select(0, rows_B) if prepared else self._adapted(name, rows_B, vectors[name])
-                fields.append(adapted[:, None])
+                if prepared is not None:
+                    adapted_BD = prepared.users[name].index_select(0, rows_B)
+                else:
+                    adapted_BD = self._adapted(name, rows_B, vectors[name])
+                fields.append(adapted_BD[:, None])
         if self.text.similarity is not None:
             fields.append(self.text.compare(batch.similarity_BS)[:, None])
         channels = [Channel(items_VE, history_rows, target_BE), Channel(self._ratings(), batch.rating_BL, None)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ctr_models.samples import SampleConfig, Samples, encode
-from ctr_models.similarity import PRIOR, VOTES, similarity_names
+from ctr_models.similarity import PRIOR, VOTES, compare, compare_candidates, similarity_names
 from ctr_models.tables import dense
 from storage.errors import ConfigError, StoreError
 from storage.snapshot import Snapshot, join_as_of
@@ -113,6 +113,18 @@ def test_similarities_follow_their_definition(world: World) -> None:
             expected["user_preference.item_knowledge"] = cosine(wished[row + 1], matrix[target + 1])
         for name in names:
             assert got[name] == pytest.approx(expected[name], abs=1e-5, nan_ok=True), name
+
+
+def test_candidates_of_one_user_are_compared_as_rows_are(world: World) -> None:
+    samples = encode(world(), CONFIG)
+    tables, items = samples.tables, samples.tables.current
+    for user in range(1, len(tables.user_ids) + 1):
+        n_before, user_text = int(tables.start[user + 1] - tables.start[user]), tables.users.text.numpy()[user]
+        rows = [np.full(len(items), user), items, np.full(len(items), n_before), np.tile(user_text, (len(items), 1))]
+        expected = compare(tables, samples.texts, *rows, window=11)
+        got = compare_candidates(tables, samples.texts, user, items, user_text, window=11)
+
+        np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_ids_that_training_never_saw_are_unknown_but_keep_their_attributes(world: World) -> None:

@@ -117,6 +117,26 @@ def test_rows_of_a_batch_do_not_see_each_other(kind: str, text: str) -> None:
 
 @pytest.mark.parametrize("text", TEXT)
 @pytest.mark.parametrize("kind", KINDS)
+def test_candidates_of_one_user_may_share_all_but_the_item(kind: str, text: str) -> None:
+    data = samples(text)
+    batch = data.batch(data.split["test"][:64])
+    one = {
+        name: getattr(batch, name)[:1]
+        for name in ("user_B", "history_BL", "rating_BL", "liked_BL", "context_BC", "user_text_BT")
+    }
+    repeated = {name: value.expand(64, *value.shape[1:]) for name, value in one.items()}
+    model = make(kind, data)
+
+    torch.testing.assert_close(
+        logits(model, data, replace(batch, **one)),
+        logits(model, data, replace(batch, **repeated)),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("text", TEXT)
+@pytest.mark.parametrize("kind", KINDS)
 def test_everything_it_is_given_changes_the_score(kind: str, text: str) -> None:
     data = samples(text, missing=0.0)
     batch = data.batch(data.split["test"][:64])
