@@ -116,7 +116,7 @@ def test_similarities_follow_their_definition(world: World) -> None:
 
 
 def test_candidates_of_one_user_are_compared_as_rows_are(world: World) -> None:
-    samples = encode(world(), CONFIG)
+    samples = encode(world(missing=0.2), CONFIG)
     tables, items = samples.tables, samples.tables.current
     for user in range(1, len(tables.user_ids) + 1):
         n_before, user_text = int(tables.start[user + 1] - tables.start[user]), tables.users.text.numpy()[user]
