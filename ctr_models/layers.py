@@ -1,4 +1,4 @@
-"""Which building blocks do all models share? Table look-ups with a fast backward, and a multi-layer perceptron.
+"""Which building blocks do models share? Table look-ups with a fast backward, pairs, attention, and a perceptron.
 
 `lookup` and `pool` are `torch.nn.functional.embedding` and `embedding_bag` (sum) in value and gradient. Their backward
 sorts the look-ups by row once (a counting sort) and then adds each row's gradients up in one pass over memory; torch's
@@ -28,6 +28,22 @@ def pool(table_VE: Tensor, rows_BL: Tensor) -> Tensor:
 def mean_pool(table_VE: Tensor, rows_BL: Tensor) -> Tensor:
     """Mean of the rows of each line that are not 0; zero where all are."""
     return pool(table_VE, rows_BL) / (rows_BL != 0).sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def pairwise_products(fields_BFD: Tensor) -> Tensor:
+    """Sum over all pairs of fields of their inner products: [B].
+
+    In linear time, as half of the squared sum less the squares (Rendle 2010, "Factorization Machines", lemma 3.1).
+    """
+    return (fields_BFD.sum(dim=1) ** 2 - (fields_BFD**2).sum(dim=1)).sum(dim=1) / 2
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last dimension of the places where `mask` is true; 0 elsewhere, and everywhere if none is."""
+    scores = scores.masked_fill(~mask, -torch.inf)
+    greatest = scores.detach().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)
+    weight = (scores - greatest).exp()
+    return weight / weight.sum(dim=-1, keepdim=True).clamp(min=1)  # the greatest alone weighs 1, if there is one
 
 
 def _by_row(rows: Tensor, n_rows: int, width: int) -> tuple[Tensor, Tensor]:

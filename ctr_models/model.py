@@ -68,9 +68,11 @@ class CTRModel(nn.Module):
         width, tables = self.table.shape[1], batch.tables
         if prepared is not None:
             items_VE, target_rows, history_rows = prepared.items_VE, batch.item_B, batch.history_BL
+            values_VA = tables.items.values
         else:
             items, target_rows, history_rows = _distinct(batch.item_B, batch.history_BL, len(tables.items.single))
             items_VE = self._items(tables.items, items, vectors)
+            values_VA = tables.items.values[items]
         target_BE = lookup(items_VE, target_rows)
         fields = [self._entities(tables.users, batch.user_B), target_BE.unflatten(1, (-1, width))]
         fields.append(lookup(self.table, batch.context_BC))
@@ -81,7 +83,11 @@ class CTRModel(nn.Module):
                 fields.append(adapted[:, None])
         if self.text.similarity is not None:
             fields.append(self.text.compare(batch.similarity_BS)[:, None])
-        channels = [Channel(items_VE, history_rows, target_BE), Channel(self._ratings(), batch.rating_BL, None)]
+        nothing = torch.zeros(0, 0, dtype=torch.int32)
+        channels = [
+            Channel(items_VE, history_rows, target_BE, values_VA, values_VA[target_rows]),
+            Channel(self._ratings(), batch.rating_BL, None, nothing, nothing),
+        ]
         return self.network(Inputs(torch.cat(fields, dim=1), channels, batch.history_BL != 0, batch.liked_BL))
 
     def _items(self, entities: Entities, rows: Tensor, vectors: Mapping[str, Tensor]) -> Tensor:
