@@ -1,7 +1,7 @@
 """How does a recurrent layer walk along a history? A gated unit whose update gate may be scaled at each step.
 
 Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder", section 2.3, with the reset gate applied
-after the matrix, as torch's GRU does; the scale of the update gate is AUGRU of DIEN (Zhou et al. 2019, section 4.3). A
+after the matrix, as torch's GRU does; the scale of the update gate is AUGRU of DIEN (Zhou et al. 2019). A
 step of scale 0 leaves the state as it is, so padding is a scale of 0 and an ordinary GRU a scale of 1.
 
 The backward pass is written out: torch records some twenty operations for each step, which cost five times as much.

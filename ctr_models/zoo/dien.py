@@ -1,9 +1,9 @@
 """DIEN: a GRU reads the history in the order of time, a second one follows what of it concerns the target.
 
 Zhou, Mou, Fan, Pi, Bian, Zhou, Zhu, Gai 2019, "Deep Interest Evolution Network for Click-Through Rate Prediction",
-sections 4.2 (interest extractor) and 4.3 (AUGRU: attention scales the update gate). A step reads the item, its rating,
-and whether it was liked: unlike the paper's clicks, histories hold what was disliked. The auxiliary loss of 4.2 is left
-out, since a network gives logits only. What a step adds to the gates depends on the item alone, so it is computed once
+"Interest Extractor Layer" and "Interest Evolving Layer" (AUGRU: attention scales the update gate). A step reads the
+item, its rating, and whether it was liked: unlike the paper's clicks, histories hold what was disliked. The paper's
+auxiliary loss is left out, since a network gives logits only. What a step adds to the gates depends on the item alone, so it is computed once
 for each distinct item.
 """
 

@@ -45,11 +45,10 @@ class Network(nn.Module):
         history = pooled_history(inputs)
         target = torch.cat([c.target_BE for c in inputs.channels if c.target_BE is not None], dim=1)
         fields = torch.cat([inputs.fields_BFD, history], dim=1).flatten(1)
-        seen = [
-            2 * gate(context).sigmoid() * fields
-            for gate, context in zip(self.gates, (history.flatten(1), target), strict=True)
-        ]
-        return self.fusion(*(stream(x).relu() for stream, x in zip(self.streams, seen, strict=True)))
+        outs = []
+        for gate, context, stream in zip(self.gates, (history.flatten(1), target), self.streams, strict=True):
+            outs.append(stream(2 * gate(context).sigmoid() * fields).relu())
+        return self.fusion(*outs)
 
 
 class Fusion(nn.Module):

@@ -1,8 +1,8 @@
 """LR: logistic regression, one weight for every value of every field.
 
-Richardson, Dominowska, Ragno 2007, "Predicting Clicks: Estimating the Click-Through Rate for New Ads", section 4. Items
-of the history are features too, apart for liked and disliked ones. Nothing is crossed, so what a user likes and others
-do not cannot be said except through fields that compare user and item.
+McMahan et al. 2013, "Ad Click Prediction: a View from the Trenches", section 3. Items of the history are features too,
+apart for liked and disliked ones. Nothing is crossed, so what this user likes and others do not cannot be said except
+through fields that compare user and item.
 """
 
 from typing import Annotated, ClassVar, Literal

@@ -1,11 +1,11 @@
 """SIM: a long history is searched for what concerns the target, and only what was found is attended to.
 
 Pi, Zhou, Zhang, Wang, Ren, Fan, Zhu, Gai 2020, "Search-based User Interest Modeling with Lifelong Sequential Behavior
-Data for Click-Through Rate Prediction", sections 3.1 (general search: hard, items that share a value of a category or
-list field with the target; soft, those of greatest inner product with it) and 3.2 (exact search: multi-head attention).
-The length of the history is `max_history` of the samples. Soft search uses the embeddings as they are, without the
-auxiliary loss of 3.1. How old an item is, in 3.2 its time, is how many items came after it. Liked and disliked items are
-attended to apart, and the newest items enter as their means.
+Data for Click-Through Rate Prediction", section 3: the general search unit (hard: items that share a value of a
+category or list field with the target; soft: those of greatest inner product with it) and the exact search unit
+(multi-head attention). The length of the history is `max_history` of the samples. Soft search uses the embeddings as
+they are, without the paper's auxiliary loss. How many items came after one stands for the time since it. Liked and
+disliked items are attended to apart, and the newest items enter as their means.
 """
 
 from dataclasses import replace

@@ -44,7 +44,7 @@ class Network(nn.Module):
 class CIN(nn.Module):
     """Feature maps X^k_n = sum_ij W^k_nij (X^{k-1}_i * X^0_j), each summed over the embedding: [B, F, D] -> [B, maps].
 
-    Of the last layer only the sums are wanted, and these need no feature map: sum_d X_id Y_jd is one product of matrices.
+    Of the last layer only the sums are wanted, which need no feature map: sum_d X_id Y_jd is one product of matrices.
     """
 
     def __init__(self, fields: int, maps: Sequence[int]) -> None:
