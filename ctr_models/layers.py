@@ -1,4 +1,4 @@
-"""Which building blocks do models share? Table look-ups with a fast backward, pairs, attention, and a perceptron.
+"""Which building blocks do models share? Table look-ups with a fast backward, pairs, attention, perceptrons.
 
 `lookup` and `pool` are `torch.nn.functional.embedding` and `embedding_bag` (sum) in value and gradient. Their backward
 sorts the look-ups by row once (a counting sort) and then adds each row's gradients up in one pass over memory; torch's
@@ -100,3 +100,19 @@ class MLP(nn.Sequential):
             layers += [nn.Linear(width, size), nn.ReLU()] + ([nn.Dropout(dropout)] if dropout else [])
             width = size
         super().__init__(*layers, nn.Linear(width, out))
+
+
+class Experts(nn.Module):
+    """Several MLPs dim -> hidden -> out at once, a ReLU after both layers: [V, dim] -> [V, experts, out]."""
+
+    def __init__(self, dim: int, experts: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(dim, experts * hidden)
+        self.second = nn.Parameter(torch.empty(experts, hidden, out))
+        self.bias = nn.Parameter(torch.zeros(experts, 1, out))
+        nn.init.uniform_(self.second, -(hidden**-0.5), hidden**-0.5)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        experts = self.second.shape[0]
+        hidden = self.first(vectors).relu().unflatten(1, (experts, -1)).transpose(0, 1)
+        return (torch.baddbmm(self.bias, hidden, self.second)).relu().transpose(0, 1)

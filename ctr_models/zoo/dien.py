@@ -3,8 +3,8 @@
 Zhou, Mou, Fan, Pi, Bian, Zhou, Zhu, Gai 2019, "Deep Interest Evolution Network for Click-Through Rate Prediction",
 "Interest Extractor Layer" and "Interest Evolving Layer" (AUGRU: attention scales the update gate). A step reads the
 item, its rating, and whether it was liked: unlike the paper's clicks, histories hold what was disliked. The paper's
-auxiliary loss is left out, since a network gives logits only. What a step adds to the gates depends on the item alone, so it is computed once
-for each distinct item.
+auxiliary loss is left out, since a network gives logits only. What a step adds to the gates depends on the item alone,
+so it is computed once for each distinct item.
 """
 
 import torch

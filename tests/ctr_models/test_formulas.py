@@ -65,7 +65,7 @@ def test_masked_softmax_is_softmax_of_what_is_there() -> None:
 
 
 def linear_features(data: Inputs, width: int) -> list[list[Tensor]]:
-    """For each row its features with their numbers: fields, and each history item's fields over the history's length."""
+    """For each row its features with their numbers: fields, and those of the histories, each over its length."""
     table = data.channels[0].table_VE.unflatten(1, (-1, 3, width))
     rows = []
     for b in range(B):

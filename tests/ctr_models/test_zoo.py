@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from ctr_models import zoo
-from ctr_models.adaptor import AdaptorConfig
+from ctr_models.adaptors import hybrid_experts
 from ctr_models.model import CTRModel
 from ctr_models.samples import Batch, SampleConfig, Samples, encode
 from ctr_models.tables import Tables
@@ -34,7 +34,7 @@ def make(kind: str, data: Samples, *, seed: int = 0, **options: object) -> CTRMo
     torch.manual_seed(seed)
     config = plugins.load(zoo, kind).Config(**options)
     statistics = [text.statistics for text in data.texts]
-    model = CTRModel(kind, config, data.tables.vocabulary, statistics, AdaptorConfig(scale=1.0))
+    model = CTRModel(kind, config, data.tables.vocabulary, statistics, hybrid_experts.Config(scale=1.0))
     model.text.fit_scale(data.similarity)
     model.table.data[1:] *= 30  # as after training: every field must matter
     return model.eval()
