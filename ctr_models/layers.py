@@ -1,4 +1,4 @@
-"""Which building blocks do all models share? Table look-ups with a fast backward, and a multi-layer perceptron.
+"""Which building blocks do models share? Table look-ups with a fast backward, pairs, attention, perceptrons.
 
 `lookup` and `pool` are `torch.nn.functional.embedding` and `embedding_bag` (sum) in value and gradient. Their backward
 sorts the look-ups by row once (a counting sort) and then adds each row's gradients up in one pass over memory; torch's
@@ -28,6 +28,22 @@ def pool(table_VE: Tensor, rows_BL: Tensor) -> Tensor:
 def mean_pool(table_VE: Tensor, rows_BL: Tensor) -> Tensor:
     """Mean of the rows of each line that are not 0; zero where all are."""
     return pool(table_VE, rows_BL) / (rows_BL != 0).sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def pairwise_products(fields_BFD: Tensor) -> Tensor:
+    """Sum over all pairs of fields of their inner products: [B].
+
+    In linear time, as half of the squared sum less the squares (Rendle 2010, "Factorization Machines", lemma 3.1).
+    """
+    return (fields_BFD.sum(dim=1) ** 2 - (fields_BFD**2).sum(dim=1)).sum(dim=1) / 2
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last dimension of the places where `mask` is true; 0 elsewhere, and everywhere if none is."""
+    scores = scores.masked_fill(~mask, -torch.inf)
+    greatest = scores.detach().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)
+    weight = (scores - greatest).exp()
+    return weight / weight.sum(dim=-1, keepdim=True).clamp(min=1)  # the greatest alone weighs 1, if there is one
 
 
 def _by_row(rows: Tensor, n_rows: int, width: int) -> tuple[Tensor, Tensor]:
@@ -84,3 +100,19 @@ class MLP(nn.Sequential):
             layers += [nn.Linear(width, size), nn.ReLU()] + ([nn.Dropout(dropout)] if dropout else [])
             width = size
         super().__init__(*layers, nn.Linear(width, out))
+
+
+class Experts(nn.Module):
+    """Several MLPs dim -> hidden -> out at once, a ReLU after both layers: [V, dim] -> [V, experts, out]."""
+
+    def __init__(self, dim: int, experts: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(dim, experts * hidden)
+        self.second = nn.Parameter(torch.empty(experts, hidden, out))
+        self.bias = nn.Parameter(torch.zeros(experts, 1, out))
+        nn.init.uniform_(self.second, -(hidden**-0.5), hidden**-0.5)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        experts = self.second.shape[0]
+        hidden = self.first(vectors).relu().unflatten(1, (experts, -1)).transpose(0, 1)
+        return (torch.baddbmm(self.bias, hidden, self.second)).relu().transpose(0, 1)

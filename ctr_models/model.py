@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ctr_models import zoo
-from ctr_models.adaptor import AdaptorConfig, TextAdaptor
+from ctr_models import adaptors, zoo
+from ctr_models.adaptors import AdaptorConfig, Texts
 from ctr_models.layers import lookup, mean_pool
 from ctr_models.samples import Batch
 from ctr_models.tables import Entities, Tables
@@ -22,9 +22,13 @@ from storage import plugins
 
 @dataclass(frozen=True)
 class Prepared:
-    """All item versions embedded, items_VE, and all texts of users adapted: name -> [1 + texts, D]."""
+    """All item versions embedded, items_VE; adapted texts, of each version of an item, and all of users.
+
+    texts: name -> [V, D + own]; users: name -> [1 + texts, D + own], own the numbers that the adaptor keeps of a text.
+    """
 
     items_VE: Tensor
+    texts: Mapping[str, Tensor]
     users: Mapping[str, Tensor]
 
 
@@ -47,7 +51,7 @@ class CTRModel(nn.Module):
         width = config.width
         self.table = nn.Parameter(torch.randn(vocabulary.size, width) * 0.01)
         self.table.data[0] = 0
-        self.text = TextAdaptor(adaptor or AdaptorConfig(), statistics, width)
+        self.text = adaptors.make(adaptor, statistics, width)
         self.rating = vocabulary.named(RATING)
         self.item_texts = [each.name for each in statistics if each.entity == "item"]
         self.user_texts = [each.name for each in statistics if each.entity == "user"]
@@ -61,41 +65,54 @@ class CTRModel(nn.Module):
         """Embed every item and adapt every text once, for scoring with weights that no longer change."""
         everything = torch.arange(len(tables.items.single))
         users = {name: self.text.adapt(name, vectors[name]) for name in self.user_texts if name in self.text.sides}
-        return Prepared(self._items(tables.items, everything, vectors), users)
+        return Prepared(*self._items(tables.items, everything, vectors), users)
 
     def forward(self, batch: Batch, vectors: Mapping[str, Tensor], *, prepared: Prepared | None = None) -> Tensor:
         """vectors: of each feature set, row 0 absent; prepared: what `prepare` made of the batch's tables."""
         width, tables = self.table.shape[1], batch.tables
         if prepared is not None:
-            items_VE, target_rows, history_rows = prepared.items_VE, batch.item_B, batch.history_BL
+            items_VE, texts, values_VA = prepared.items_VE, prepared.texts, tables.items.values
+            target_rows, history_rows = batch.item_B, batch.history_BL
         else:
             items, target_rows, history_rows = _distinct(batch.item_B, batch.history_BL, len(tables.items.single))
-            items_VE = self._items(tables.items, items, vectors)
+            items_VE, texts = self._items(tables.items, items, vectors)
+            values_VA = tables.items.values[items]
         target_BE = lookup(items_VE, target_rows)
         fields = [self._entities(tables.users, batch.user_B), target_BE.unflatten(1, (-1, width))]
         fields.append(lookup(self.table, batch.context_BC))
+        users: dict[str, Tensor] = {}
         for place, name in enumerate(self.user_texts):
             if name in self.text.sides:
                 rows_B = batch.user_text_BT[:, place]
                 if prepared is not None:
-                    adapted_BD = prepared.users[name].index_select(0, rows_B)
+                    users[name] = prepared.users[name].index_select(0, rows_B)
                 else:
-                    adapted_BD = self._adapted(name, rows_B, vectors[name])
-                fields.append(adapted_BD[:, None])
+                    users[name] = self._adapted(name, rows_B, vectors[name])
+                fields.append(users[name][:, None, :width])
+        related = self.text.relate(Texts(texts, target_rows, history_rows, batch.liked_BL, users))
+        fields += [field[:, None] for field in related]
         if self.text.similarity is not None:
             fields.append(self.text.compare(batch.similarity_BS)[:, None])
-        channels = [Channel(items_VE, history_rows, target_BE), Channel(self._ratings(), batch.rating_BL, None)]
+        nothing = torch.zeros(0, 0, dtype=torch.int32)
+        channels = [
+            Channel(items_VE, history_rows, target_BE, values_VA, values_VA.index_select(0, target_rows)),
+            Channel(self._ratings(), batch.rating_BL, None, nothing, nothing),
+        ]
         fields_BFD = torch.cat([field.expand(len(batch.item_B), -1, -1) for field in fields], dim=1)
         return self.network(Inputs(fields_BFD, channels, batch.history_BL != 0, batch.liked_BL))
 
-    def _items(self, entities: Entities, rows: Tensor, vectors: Mapping[str, Tensor]) -> Tensor:
-        """All fields of item versions, their texts too: [rows, fields * D]; the first row, padding, is zero."""
+    def _items(
+        self, entities: Entities, rows: Tensor, vectors: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """All fields of item versions, [rows, fields * D], the first row, padding, zero; and their adapted texts."""
         fields = [self._entities(entities, rows)]
+        texts: dict[str, Tensor] = {}
         for place, name in enumerate(self.item_texts):
             if name in self.text.sides:
-                fields.append(self._adapted(name, entities.text[rows, place], vectors[name])[:, None])
+                texts[name] = self._adapted(name, entities.text[rows, place], vectors[name])
+                fields.append(texts[name][:, None, : self.table.shape[1]])
         items_VE = torch.cat(fields, dim=1).flatten(1)
-        return torch.cat([torch.zeros_like(items_VE[:1]), items_VE[1:]]) if len(fields) > 1 else items_VE
+        return torch.cat([torch.zeros_like(items_VE[:1]), items_VE[1:]]) if texts else items_VE, texts
 
     def _entities(self, entities: Entities, rows: Tensor) -> Tensor:
         """Fields of users or items from the embedding table: [rows, fields, D]; of several values the mean."""
@@ -104,7 +121,7 @@ class CTRModel(nn.Module):
         return torch.cat(fields, dim=1)
 
     def _adapted(self, name: str, rows: Tensor, vectors: Tensor) -> Tensor:
-        """Texts as fields: [rows, D]; each distinct text is adapted once."""
+        """Texts as fields and what the adaptor keeps of them: [rows, D + own]; each distinct text is adapted once."""
         distinct, places, _ = _distinct(rows, None, len(vectors))
         return self.text.adapt(name, vectors[distinct]).index_select(0, places)
 

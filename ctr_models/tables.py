@@ -22,12 +22,14 @@ from storage.interactions import Dataset
 class Entities:
     """Users, or versions of items, as embedding rows; row 0 is 'nobody'.
 
-    single: int32 [1 + n, fields]; lists: one int32 [1 + n, longest list] for each multi-valued field; text: int32
-    [1 + n, feature sets of this side], rows of their vectors, 0 where there is none.
+    single: int32 [1 + n, fields]; lists: one int32 [1 + n, longest list] for each multi-valued field; values: int32
+    [1 + n, A], the categories of single and all of lists; text: int32 [1 + n, feature sets of this side], rows of
+    their vectors, 0 where there is none.
     """
 
     single: Tensor
     lists: tuple[Tensor, ...]
+    values: Tensor
     text: Tensor
 
 
@@ -126,12 +128,16 @@ def _entities(
     texts: Sequence[np.ndarray],
 ) -> Entities:
     """rows: which row of the frame (from 1, 0 for nobody) each entity is."""
-    single = [field.encode(frame[field.column]) for field in vocabulary.of(side, "category", "number")]
-    lists = [field.encode(frame[field.column]) for field in vocabulary.of(side, "list")]
-    table = np.stack(single, axis=1) if single else np.zeros((len(frame), 0), np.int32)
+    fields = vocabulary.of(side, "category", "number")
+    table = np.zeros((1 + len(frame), len(fields)), np.int32)
+    for place, field in enumerate(fields):
+        table[1:, place] = field.encode(frame[field.column])
+    lists = [np.pad(f.encode(frame[f.column]), ((1, 0), (0, 0)))[rows] for f in vocabulary.of(side, "list")]
+    categories = [place for place, field in enumerate(fields) if field.kind == "category"]
     text = np.stack(texts, axis=1) if texts else np.zeros((len(rows), 0))
     return Entities(
-        tensor(np.pad(table, ((1, 0), (0, 0)))[rows]),
-        tuple(tensor(np.pad(each, ((1, 0), (0, 0)))[rows]) for each in lists),
+        tensor(table[rows]),
+        tuple(tensor(each) for each in lists),
+        tensor(np.concatenate([table[rows][:, categories], *lists], axis=1)),
         tensor(text.astype(np.int32)),
     )

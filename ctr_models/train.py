@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ctr_models.adaptor import AdaptorConfig
+from ctr_models.adaptors import AdaptorConfig, ChosenAdaptor, hybrid_experts
 from ctr_models.metrics import auc, logloss, why_no_auc
 from ctr_models.model import CTRModel
 from ctr_models.samples import SampleConfig, Samples, Split
@@ -45,7 +45,7 @@ class TrainConfig(BaseModel, extra="forbid", frozen=True):
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; all by default."""
     samples: SampleConfig = SampleConfig()
-    text: AdaptorConfig = AdaptorConfig()
+    text: ChosenAdaptor = hybrid_experts.Config()
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ Shapes: B rows, F fields, D width of a field, L places of a history, V rows of a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -26,6 +26,8 @@ Hidden = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 class NetworkConfig(BaseModel, extra="forbid", frozen=True):
     """What every network has: its size, and how it is optimised (Adam; Kingma and Ba 2015)."""
 
+    additive: ClassVar[bool] = False
+    """The logit is a sum over fields, nothing is crossed, so that such a model cannot learn rows by heart."""
     embedding_size: PositiveInt = 16
     learning_rate: PositiveFloat = 2e-3
     l2: NonNegativeFloat = 1e-5
@@ -38,6 +40,15 @@ class NetworkConfig(BaseModel, extra="forbid", frozen=True):
     def width(self) -> int:
         """Numbers a field brings; models with a weight beside the embedding ask for more."""
         return self.embedding_size
+
+
+class FirstOrderConfig(NetworkConfig, frozen=True):
+    """One number more in every embedding is its value's first-order weight, all in one table."""
+
+    @property
+    def width(self) -> int:
+        """The embedding and its first-order weight."""
+        return self.embedding_size + 1
 
 
 @dataclass(frozen=True)
@@ -58,12 +69,16 @@ class Shape:
 class Channel:
     """One view of the history's items: table_VE (row 0 zero, padding), rows_BL (int32), and the target's row [B, E].
 
-    target_BE is None where only the history has it (the rating the user gave).
+    target_BE is None where only the history has it (the rating the user gave). values_VA, target_values_BA: int32, the
+    values of the items' and the target's category and list fields, numbers that no other field uses, 0 is nothing; they
+    have no columns where there are no such fields.
     """
 
     table_VE: Tensor
     rows_BL: Tensor
     target_BE: Tensor | None
+    values_VA: Tensor
+    target_values_BA: Tensor
 
     def elements_BLE(self) -> Tensor:
         """The history written out; zero at padding."""
@@ -81,6 +96,32 @@ class Inputs:
     channels: Sequence[Channel]
     mask_BL: Tensor
     liked_BL: Tensor
+
+
+def repeated(inputs: Inputs) -> Inputs:
+    """The same with a history for every row, where one row holds for all; for networks that mix it with the target."""
+    rows = len(inputs.fields_BFD)
+    channels = [replace(channel, rows_BL=channel.rows_BL.expand(rows, -1)) for channel in inputs.channels]
+    mask_BL, liked_BL = inputs.mask_BL.expand(rows, -1), inputs.liked_BL.expand(rows, -1)
+    return replace(inputs, channels=channels, mask_BL=mask_BL, liked_BL=liked_BL)
+
+
+def in_roles(inputs: Inputs) -> Tensor:
+    """Fields, then those of the liked, then those of the disliked history: [B, F + pooled fields, D / 3].
+
+    For linear models. "This is item 7" and "item 7 was liked before" are two features, with numbers of their own: the
+    embedding holds those of a field as it is, of one in the liked, and of one in the disliked history (the three groups
+    of the example in Rendle 2010, "Factorization Machines", figure 1). A history weighs 1 in all, as there.
+    """
+    width = inputs.fields_BFD.shape[2]
+    roles = [inputs.fields_BFD[..., : width // 3]]
+    for role, chosen in enumerate((inputs.liked_BL, ~inputs.liked_BL), start=1):
+        for channel in inputs.channels:
+            if channel.target_BE is not None:
+                table_VK3D = channel.table_VE.unflatten(1, (-1, 3, width // 3))
+                mean = mean_pool(table_VK3D[:, :, role].flatten(1), channel.rows_BL * chosen)
+                roles.append(mean.unflatten(1, (-1, width // 3)))
+    return torch.cat([role.expand(len(inputs.fields_BFD), -1, -1) for role in roles], dim=1)
 
 
 def pooled_history(inputs: Inputs) -> Tensor:

@@ -7,19 +7,14 @@ history enters as the mean of its liked and the mean of its disliked items.
 import torch
 from torch import Tensor, nn
 
-from ctr_models.layers import MLP
-from ctr_models.zoo import Hidden, Inputs, NetworkConfig, Shape, pooled_history
+from ctr_models.layers import MLP, pairwise_products
+from ctr_models.zoo import FirstOrderConfig, Hidden, Inputs, Shape, pooled_history
 
 
-class Config(NetworkConfig, frozen=True):
-    """Sizes of the MLP; one more number in every embedding is the field's first-order weight."""
+class Config(FirstOrderConfig, frozen=True):
+    """Sizes of the MLP."""
 
     hidden: Hidden = (128, 64)
-
-    @property
-    def width(self) -> int:
-        """The embedding and its first-order weight, in one table."""
-        return self.embedding_size + 1
 
 
 class Network(nn.Module):
@@ -33,5 +28,4 @@ class Network(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         fields = torch.cat([inputs.fields_BFD, pooled_history(inputs)], dim=1)
         first_order, embeddings = fields[..., 0].sum(dim=1), fields[..., 1:]
-        pairs = (embeddings.sum(dim=1) ** 2 - (embeddings**2).sum(dim=1)).sum(dim=1) / 2
-        return first_order + pairs + self.mlp(embeddings.flatten(1)).squeeze(1)
+        return first_order + pairwise_products(embeddings) + self.mlp(embeddings.flatten(1)).squeeze(1)

@@ -24,7 +24,9 @@ CONFIG = TrainConfig(batch_size=128, epochs=4, threads=1, samples=SampleConfig(m
 
 
 def options(kind: str, **values: object) -> NetworkConfig:
-    return plugins.load(zoo, kind).Config(**{"learning_rate": 5e-3, "hidden": (32, 16), **values})
+    config = plugins.load(zoo, kind).Config
+    small = {"hidden": (32, 16)} if "hidden" in config.model_fields else {}
+    return config(**{"learning_rate": 5e-3, **small, **values})
 
 
 def train(snapshot: Snapshot, kind: str = "deepfm", config: TrainConfig = CONFIG) -> Run:
