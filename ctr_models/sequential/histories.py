@@ -47,9 +47,10 @@ class Histories:
         """The sequences at `places`, in that order."""
         return Histories.of([self[place] for place in places])
 
-    def upto(self, largest: int) -> "Histories":
-        """The same sequences without items of a number above `largest`."""
-        kept = self.item <= largest
+    def only(self, usable: np.ndarray) -> "Histories":
+        """The same sequences without the items that are not usable (bool [numbers]), or beyond the numbers."""
+        inside = self.item < len(usable)
+        kept = inside & usable[np.where(inside, self.item, 0)]
         counts = np.concatenate([[0], np.cumsum(kept)])
         return Histories(self.item[kept], counts[self.start])
 

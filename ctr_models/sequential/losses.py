@@ -11,8 +11,10 @@ from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-CHUNK = 256
-"""Places whose logits exist at a time."""
+LOGITS = 1 << 19
+"""Logits that exist at a time: as many as a core's own cache holds."""
+RARE = 1e-30
+"""Probabilities below are not trusted for a logarithm."""
 
 
 class Softmax(BaseModel, extra="forbid", frozen=True):
@@ -97,16 +99,21 @@ class _Softmax(torch.autograd.Function):
         states_gradient = torch.empty_like(states) if wanted else None
         table_gradient = torch.zeros_like(table) if table_wanted else None
         total = states.new_zeros(())
-        for start in range(0, len(states), CHUNK):
-            some, answer = states[start : start + CHUNK], target[start : start + CHUNK, None]
-            probability = torch.log_softmax(some @ table.T, dim=1)
-            total -= probability.gather(1, answer).sum()
+        many = max(16, LOGITS // len(table))
+        for start in range(0, len(states), many):
+            some, answer = states[start : start + many], target[start : start + many, None]
+            logits = some @ table.T
+            probability = torch.softmax(logits, dim=1)
+            right = probability.gather(1, answer)
+            if right.min() < RARE:
+                total -= torch.log_softmax(logits, dim=1).gather(1, answer).sum()
+            else:
+                total -= right.log_().sum()
             if not (wanted or table_wanted):
                 continue
-            probability.exp_()
             probability.scatter_add_(1, answer, probability.new_full(answer.shape, -1.0))
             if states_gradient is not None:
-                torch.mm(probability, table, out=states_gradient[start : start + CHUNK])
+                torch.mm(probability, table, out=states_gradient[start : start + many])
             if table_gradient is not None:
                 table_gradient.addmm_(probability.T, some)
         ctx.save_for_backward(states_gradient, table_gradient)

@@ -71,9 +71,9 @@ class SequentialModel(nn.Module):
     def answers(self, history: Histories, table_VE: Tensor) -> Tensor:
         """The state that a next item is compared with, for each history; [B, E]. Zero where a history is empty.
 
-        table_VE: of all items that histories may name, see `ItemTable.extended`; items beyond it are left out.
+        table_VE: of all items that histories name, see `ItemTable.extended`.
         """
-        history = history.upto(len(table_VE) - 1).newest(self.max_length)
+        history = history.newest(self.max_length)
         lengths = history.lengths
         found = torch.zeros(len(history), table_VE.shape[1])
         for places in parts(lengths, np.flatnonzero(lengths)):
@@ -106,9 +106,9 @@ class ModelScorer:
         self.recommendable = possible
 
     def queries(self, history: Histories) -> np.ndarray:
-        """The answers to histories, float32 [B, E]."""
+        """The answers to histories, float32 [B, E]; items that cannot be recommended tell nothing."""
         with torch.inference_mode():
-            return self._model.answers(history, self.table_VE).numpy()
+            return self._model.answers(history.only(self.recommendable), self.table_VE).numpy()
 
     def scores(self, history: Histories) -> np.ndarray:
         """float32 [B, 1 + items]; -inf where an item cannot be recommended."""

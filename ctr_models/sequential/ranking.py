@@ -86,7 +86,7 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def _target_ranks(scores: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Place of each line's target from 1: items with a greater score, or an equal one and a smaller number, go before."""
+    """Place of each line's target from 1: a greater score goes before it, and an equal one of a smaller number."""
     line = np.arange(len(target))
     inside = target < scores.shape[1]
     value = np.where(inside, scores[line, np.where(inside, target, 0)], -np.inf)[:, None]

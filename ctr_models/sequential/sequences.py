@@ -28,8 +28,8 @@ class Queries:
     def __len__(self) -> int:
         return len(self.target)
 
-    def first(self, many: int | None) -> "Queries":
-        """At most so many of them, the first in the order of a hash of nothing but their place; all if None."""
+    def sample(self, many: int | None) -> "Queries":
+        """At most so many of them, drawn once and for all; all if None."""
         if many is None or len(self) <= many:
             return self
         places = np.sort(np.random.default_rng(0).permutation(len(self))[:many])

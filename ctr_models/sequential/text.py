@@ -39,19 +39,19 @@ def item_vectors(feature: FeatureSet, items: pl.Series) -> ItemText:
 
 
 def fit_text(
-    feature: FeatureSet, init: ItemInit, data: Sequences, *, width: int, catalogue: pl.DataFrame, seed: int = 0
+    stored: ItemText, init: ItemInit, data: Sequences, *, width: int, catalogue: pl.DataFrame, encoder: str
 ) -> Text:
     """Fit the reduction on items that occur in training rows, and reduce every item of the catalogue by it.
 
-    catalogue: the dataset's items, for the classes of lda. Raises ConfigError where it has no such attribute.
+    stored: see `item_vectors`; catalogue: the dataset's items, for the classes of lda. Raises ConfigError where it has
+    no such attribute.
     """
-    stored = item_vectors(feature, data.items)
     learned = np.flatnonzero(stored.known[: data.n_known + 1])
     classes = None
     if init.classes is not None:
         classes = _classes(catalogue, init.classes, data.items)[learned]
-    reduction = fit_reduction(init, stored.vectors[learned], width=width, classes=classes, seed=seed)
-    return Text(init, reduction, feature.encoder, reduced(stored, reduction))
+    reduction = fit_reduction(init, stored.vectors[learned], width=width, classes=classes)
+    return Text(init, reduction, encoder, reduced(stored, reduction))
 
 
 def reduced(stored: ItemText, reduction: Reduction) -> ItemText:

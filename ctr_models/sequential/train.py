@@ -112,7 +112,7 @@ def fit(
             model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
         )
         hidden_share = float(getattr(options, "hidden_share", 0.0))
-        asked = data.queries["validation"].first(config.validation_queries)
+        asked = data.queries["validation"].sample(config.validation_queries)
         batches = math.ceil(len(places) / config.batch_size)
         records: list[dict[str, float]] = []
         best: dict[str, Tensor] = {}

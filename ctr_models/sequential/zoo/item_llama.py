@@ -2,7 +2,7 @@
 
 "Dropping the text" (arXiv 2506.15833, of which only the abstract is public): what is left of an LLM recommender without
 its words is its architecture. RMSNorm (Zhang and Sennrich 2019), rotary positions (Su et al. 2021), SwiGLU (Shazeer
-2020), grouped-query attention (Ainslie et al. 2023), no biases: the block of Llama 3 (Grattafiori et al. 2024, table 3).
+2020), grouped-query attention (Ainslie et al. 2023), no biases: the block of Llama 3 (Grattafiori et al. 2024).
 """
 
 import math
