@@ -116,14 +116,14 @@ class RunConfig(Section):
 
     store: StoreConfig
     dataset: Annotated[DatasetConfig, plugin(storage.datasets, "source", frozenset({"max_bad_share"}))]
-    engines: dict[str, Annotated[Plugin, plugin(llm_features.engines, "kind")]] = {}
-    features: dict[str, FeatureConfig] = {}
+    engines: dict[str, Annotated[Plugin, plugin(llm_features.engines, "kind")]] = Field(default={})
+    features: dict[str, FeatureConfig] = Field(default={})
     generate: GenerateConfig = GenerateConfig()
     encoder: Annotated[Plugin, plugin(llm_features.encoders, "kind")]
     labels: LabelConfig = LabelConfig()
     split: SPLITS
     train: TrainConfig = TrainConfig()
-    models: dict[str, Annotated[Plugin, plugin(ctr_models.zoo, "kind")]] = {}
+    models: dict[str, Annotated[Plugin, plugin(ctr_models.zoo, "kind")]] = Field(default={})
     """Which models are trained, each with and without the features."""
     compare: CompareConfig = CompareConfig()
     recommend: RecommendConfig = RecommendConfig()

@@ -115,7 +115,7 @@ def _lda(vectors: np.ndarray, width: int, classes: np.ndarray | None, seed: int)
     discriminant = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", n_components=None)
     discriminant.fit(vectors[named], classes[named])
     found = min(width, len(discriminant.classes_) - 1)
-    return discriminant.xbar_, discriminant.scalings_[:, :found]
+    return vectors.mean(axis=0), discriminant.scalings_[:, :found]
 
 
 def _autoencoder(vectors: np.ndarray, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -51,11 +51,11 @@ class SequentialConfig(Section):
     split: Annotated[Split, Field(discriminator="kind")]
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
     train: TrainConfig = TrainConfig()
-    models: dict[str, Model] = {}
-    arms: dict[str, Arm] = {}
+    models: dict[str, Model] = Field(default={})
+    arms: dict[str, Arm] = Field(default={})
     """Beside the arm "base", which has no text."""
-    baselines: dict[str, BaselineTable] = {}
-    hybrids: dict[str, HybridConfig] = {}
+    baselines: dict[str, BaselineTable] = Field(default={})
+    hybrids: dict[str, HybridConfig] = Field(default={})
     """Of baselines, and of models in the arm "base"."""
     claim_metric: Literal["ndcg@10", "ndcg@20", "hr@10", "hr@20", "mrr@10", "mrr@20"] = "ndcg@20"
     """What the lines of the study speak of."""
