@@ -8,7 +8,6 @@ queries are ranked once, by the epoch that the validation queries chose.
 import hashlib
 import json
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +63,7 @@ class Study:
         self.root: Path = config.store.root
         self.dataset: Dataset = load_dataset(self.root)
         version = files.version(self.root / "dataset")
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            self.data: Sequences = sequences(self.dataset, self.config.split, lineage={"dataset": version.content_hash})
+        self.data: Sequences = sequences(self.dataset, self.config.split, lineage={"dataset": version.content_hash})
         names = sorted(self.config.feature_sets())
         self.features: dict[str, FeatureSet] = {name: load_features(self.root, name) for name in names}
         self._vectors = {name: item_vectors(feature, self.data.items) for name, feature in self.features.items()}
@@ -222,7 +219,7 @@ class Study:
                     (self.config.split.kind, part.model, part.arm, part.seed, name, metric, value, int(chosen.sum()))
                     for metric, value in found.items()
                 ]
-        return pl.DataFrame(rows, schema=RESULTS, orient="row")
+        return _without_nan(pl.DataFrame(rows, schema=RESULTS, orient="row"))
 
     def claims(self, parts: list[Part]) -> pl.DataFrame:
         """A line for each claim: text beats no text, text beats its controls, order beats no order."""
@@ -243,7 +240,7 @@ class Study:
                         resamples=self.config.resamples,
                     )
                     rows.append(_claim(model, better, worse, name, self.config.claim_metric, found))
-        return pl.DataFrame(rows, schema=CLAIMS, orient="row")
+        return _without_nan(pl.DataFrame(rows, schema=CLAIMS, orient="row"))
 
     def _pairs(self) -> Iterator[tuple[str, str]]:
         """(better, worse) arms of the claims."""
@@ -293,8 +290,10 @@ def sequential(config: RunConfig) -> dict[str, Any]:
 def claim_line(claim: Mapping[str, Any]) -> str:
     """One claim in words: what, how much, and whether it stands."""
     part = "" if claim["slice"] == "all" else f" on {claim['slice'].replace('_', ' ')}"
-    interval = f"{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}] over {claim['base']:.4f}"
     what = f"{claim['model']}: {claim['better']} beats {claim['worse']} in {claim['metric']}{part}"
+    if claim["difference"] is None:
+        return f"{what}: {claim['verdict']}"
+    interval = f"{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}] over {claim['base']:.4f}"
     return f"{what}: {claim['verdict']} ({interval}, {claim['queries']:,} queries)"
 
 
@@ -305,6 +304,11 @@ def _controls(control: Arm, of: Arm) -> bool:
 def _claim(model: str, better: str, worse: str, part: str, metric: str, found: Difference) -> tuple:
     numbers = (found.base, found.difference, found.low, found.high, found.queries)
     return (model, better, worse, part, metric, *numbers, found.verdict)
+
+
+def _without_nan(table: pl.DataFrame) -> pl.DataFrame:
+    """The same table with null for numbers that do not exist."""
+    return table.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
 def _frame(users: pl.Series, ranked: Ranked) -> pl.DataFrame:

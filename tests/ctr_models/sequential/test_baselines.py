@@ -18,7 +18,6 @@ from ctr_models.sequential.hybrids import (
     hybrid,
     popularity,
 )
-from ctr_models.sequential.items import ItemText
 from ctr_models.sequential.ranking import Scorer, best
 from ctr_models.sequential.weighting import weights
 from storage import plugins

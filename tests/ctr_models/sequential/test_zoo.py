@@ -178,9 +178,10 @@ def test_cold_items_are_recommended_by_their_text_only(kind: str) -> None:
     assert np.isneginf(scorer(kind, "without text").scores(history)[:, cold]).all()
     for init in ("with text", "frozen text and ids"):
         assert np.isfinite(scorer(kind, init).scores(history)[:, cold]).all()
-        with_cold = scorer(kind, init).scores(Histories.of([[1, 2, N_ITEMS + 1]]))
-        without = scorer(kind, init).scores(Histories.of([[1, 2]]))
-        assert np.abs(with_cold - without)[:, 1:].max() > 1e-4  # in a history they are read by their text too
+        with_cold, without = (
+            scorer(kind, init).scores(Histories.of([one]))[:, 1:] for one in ([1, 2, N_ITEMS + 1], [1, 2])
+        )
+        assert np.abs(with_cold - without).max() > 1e-4  # in a history they are read by their text too
 
 
 @both
@@ -203,10 +204,10 @@ def test_every_parameter_learns_and_row_0_does_not(kind: str, init: str) -> None
 def test_it_learns_by_every_loss(kind: str, loss: losses.LossConfig) -> None:
     data = make_sequences(many=128)
     options = plugins.load(zoo, kind).Config(width=WIDTH, dropout=0.0, learning_rate=0.01)
-    config = TrainConfig(max_length=LENGTH, batch_size=32, epochs=20, patience=20, threads=1, loss=loss)
+    config = TrainConfig(max_length=LENGTH, batch_size=32, epochs=60, evaluate_every=60, threads=1, loss=loss)
     run = fit(data, kind=kind, options=options, config=config)
 
-    assert run.metrics["validation"]["ndcg@10"] > 0.5  # by chance: about .15
+    assert run.metrics["validation"]["ndcg@10"] > 0.35  # by chance: .17
 
 
 def empty(batch: Batch) -> bool:
