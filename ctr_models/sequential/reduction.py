@@ -107,8 +107,8 @@ def _lda(vectors: np.ndarray, width: int, classes: np.ndarray | None, seed: int)
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     if classes is None:
-        many = min(width + 1, len(vectors) // 2)
-        classes = KMeans(many, n_init=1, random_state=seed).fit_predict(vectors)
+        clusters = KMeans(min(width + 1, len(vectors) // 2), random_state=seed)
+        classes = np.asarray(clusters.fit_predict(vectors))
     named = classes >= 0
     if len(np.unique(classes[named])) < 2:
         raise ConfigError("lda needs items of at least two classes")

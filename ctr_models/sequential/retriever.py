@@ -58,7 +58,7 @@ class Retriever:
         query = self._scorer.queries(Histories.of([usable]))
         many = min(len(self._indexed), n + len(set(usable)))
         found = self._indexed[self._index.search(query, many)[1][0]]
-        return [self._ids[number] for number in found if number not in set(known)][:n]
+        return [str(self._ids[number]) for number in found if number not in set(known)][:n]
 
 
 def _flat_index(vectors: np.ndarray):

@@ -190,6 +190,7 @@ def _backward(
 def _scale_gradients(model: SequentialModel, many: int, clip: float) -> None:
     """Of the sum to the mean; row 0 is nobody's and learns nothing; no longer than `clip` where that is not 0."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    torch._foreach_div_(gradients, float(many))
+    for gradient in gradients:
+        gradient.div_(many)
     if clip:
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip)

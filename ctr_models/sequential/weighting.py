@@ -26,6 +26,11 @@ def weights(weighting: Weighting, history: Histories) -> np.ndarray:
     }[weighting].astype(np.float32)
 
 
+def votes(mine: csr_matrix, theirs: csr_matrix) -> np.ndarray:
+    """Product of two sparse matrices, written out as float32."""
+    return np.asarray(csr_matrix(mine @ theirs).toarray(), np.float32)
+
+
 def weighted(weighting: Weighting, history: Histories, n_items: int, *, known: np.ndarray | None = None) -> csr_matrix:
     """Histories as rows of item weights [B, 1 + n_items]; an item that occurs twice counts twice.
 

@@ -9,19 +9,15 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 import ctr_models.sequential.baselines
 from ctr_models.sequential import controls, runs
-from ctr_models.sequential.evaluate import Difference, compare, slices
 from ctr_models.sequential.hybrids import hybrid, parts_of
 from ctr_models.sequential.items import ItemText
-from ctr_models.sequential.metrics import summary
 from ctr_models.sequential.model import ModelScorer
 from ctr_models.sequential.ranking import Ranked, Scorer, rank
 from ctr_models.sequential.sequences import Sequences, sequences
@@ -29,7 +25,9 @@ from ctr_models.sequential.text import Text, fit_text, item_vectors
 from ctr_models.sequential.train import Run, fit
 from flows.config import RunConfig
 from flows.progress import progress
+from flows.studies import tables
 from flows.studies.config import BASE, Arm, SequentialConfig
+from flows.studies.tables import Part
 from storage import files
 from storage.errors import ConfigError
 from storage.features import FeatureSet, load_features
@@ -38,18 +36,6 @@ from storage.interactions import Dataset
 from storage.plugins import load
 
 STUDY = "sequential"
-
-
-@dataclass(frozen=True)
-class Part:
-    """One ranking of the test queries. arm and seed are "" and 0 for baselines and hybrids of them."""
-
-    model: str
-    arm: str
-    seed: int
-    ranks: np.ndarray
-    top: np.ndarray
-    meta: Mapping[str, Any]
 
 
 class Study:
@@ -75,7 +61,7 @@ class Study:
         for part, is_new in self._parts():
             parts.append(part)
             computed += is_new
-        table, claims = self.table(parts), self.claims(parts)
+        table, claims = tables.results(self.config, self.data, parts), tables.claims(self.config, self.data, parts)
         published = files.publish(
             self.root / "studies" / STUDY,
             {"results.parquet": table.write_parquet, "claims.parquet": claims.write_parquet},
@@ -206,76 +192,6 @@ class Study:
     def _versions(self, feature_set: str | None) -> list[str]:
         return [self.features[feature_set].manifest["content_hash"]] if feature_set else []
 
-    def table(self, parts: list[Part]) -> pl.DataFrame:
-        """One row for each metric of each part and slice: what the paper's tables are made of."""
-        asked, counts = self.data.queries["test"], self.data.counts
-        rows = []
-        for part in parts:
-            for name, chosen in slices(self.data, asked, cold_at_most=self.config.cold_at_most).items():
-                found = summary(
-                    part.ranks[chosen], part.top[chosen], asked.target[chosen], counts, n_items=self.data.n_items
-                )
-                rows += [
-                    (self.config.split.kind, part.model, part.arm, part.seed, name, metric, value, int(chosen.sum()))
-                    for metric, value in found.items()
-                ]
-        return _without_nan(pl.DataFrame(rows, schema=RESULTS, orient="row"))
-
-    def claims(self, parts: list[Part]) -> pl.DataFrame:
-        """A line for each claim: text beats no text, text beats its controls, order beats no order."""
-        ranks: dict[tuple[str, str], list[np.ndarray]] = {}
-        for part in parts:
-            ranks.setdefault((part.model, part.arm), []).append(part.ranks)
-        asked, counts, rows = self.data.queries["test"], self.data.counts, []
-        for model in self.config.models:
-            for better, worse in self._pairs():
-                for name, chosen in slices(self.data, asked, cold_at_most=self.config.cold_at_most).items():
-                    found = compare(
-                        ranks[model, better],
-                        ranks[model, worse],
-                        targets=asked.target,
-                        counts=counts,
-                        chosen=chosen,
-                        metric=self.config.claim_metric,
-                        resamples=self.config.resamples,
-                    )
-                    rows.append(_claim(model, better, worse, name, self.config.claim_metric, found))
-        return _without_nan(pl.DataFrame(rows, schema=CLAIMS, orient="row"))
-
-    def _pairs(self) -> Iterator[tuple[str, str]]:
-        """(better, worse) arms of the claims."""
-        for name, arm in self.config.arms.items():
-            if arm.item_init is not None and arm == Arm(item_init=arm.item_init):
-                yield name, BASE
-                yield from ((name, other) for other, control in self.config.arms.items() if _controls(control, arm))
-            elif arm == Arm(histories="shuffled"):
-                yield BASE, name
-
-
-RESULTS = {
-    "protocol": pl.String,
-    "model": pl.String,
-    "arm": pl.String,
-    "seed": pl.Int64,
-    "slice": pl.String,
-    "metric": pl.String,
-    "value": pl.Float64,
-    "queries": pl.Int64,
-}
-CLAIMS = {
-    "model": pl.String,
-    "better": pl.String,
-    "worse": pl.String,
-    "slice": pl.String,
-    "metric": pl.String,
-    "base": pl.Float64,
-    "difference": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "queries": pl.Int64,
-    "verdict": pl.String,
-}
-
 
 def run_name(model: str, arm: str, seed: int) -> str:
     """Name of a part's saved run."""
@@ -285,30 +201,6 @@ def run_name(model: str, arm: str, seed: int) -> str:
 def sequential(config: RunConfig) -> dict[str, Any]:
     """Run the study of a configuration, from where it was left."""
     return Study(config).run()
-
-
-def claim_line(claim: Mapping[str, Any]) -> str:
-    """One claim in words: what, how much, and whether it stands."""
-    part = "" if claim["slice"] == "all" else f" on {claim['slice'].replace('_', ' ')}"
-    what = f"{claim['model']}: {claim['better']} beats {claim['worse']} in {claim['metric']}{part}"
-    if claim["difference"] is None:
-        return f"{what}: {claim['verdict']}"
-    interval = f"{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}] over {claim['base']:.4f}"
-    return f"{what}: {claim['verdict']} ({interval}, {claim['queries']:,} queries)"
-
-
-def _controls(control: Arm, of: Arm) -> bool:
-    return control.item_init == of.item_init and control.vectors != "stored"
-
-
-def _claim(model: str, better: str, worse: str, part: str, metric: str, found: Difference) -> tuple:
-    numbers = (found.base, found.difference, found.low, found.high, found.queries)
-    return (model, better, worse, part, metric, *numbers, found.verdict)
-
-
-def _without_nan(table: pl.DataFrame) -> pl.DataFrame:
-    """The same table with null for numbers that do not exist."""
-    return table.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
 def _frame(users: pl.Series, ranked: Ranked) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from storage.catalog import build_catalog, query
 from storage.errors import ConfigError
 from storage.features import publish_features
 from storage.files import publish
-from storage.schema import EARLIEST, FEATURES, INTERACTIONS, REJECTED
+from storage.schema import EARLIEST, FEATURES, INTERACTIONS, QUARANTINE, REJECTED
 
 TOML = """
 [store]
@@ -73,7 +73,8 @@ def config(tmp_path: Path) -> RunConfig:
         orient="row",
     ).unique(["user_id", "item_id"], keep="first")
     items = pl.DataFrame({"item_id": [f"i{n}" for n in range(20)], "title": [f"Title {n}" for n in range(20)]})
-    tables = {"interactions": rows, "users": rows.select("user_id").unique().sort("user_id"), "items": items}
+    users, nothing_bad = rows.select("user_id").unique().sort("user_id"), pl.DataFrame(schema=QUARANTINE)
+    tables = {"interactions": rows, "users": users, "items": items, "quarantine": nothing_bad}
     publish(
         root / "dataset",
         {f"{name}.parquet": frame.write_parquet for name, frame in tables.items()},

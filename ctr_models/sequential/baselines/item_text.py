@@ -12,7 +12,7 @@ from ctr_models.sequential.histories import Histories, parts
 from ctr_models.sequential.items import ItemText
 from ctr_models.sequential.ranking import SCORE_ROWS
 from ctr_models.sequential.sequences import Sequences
-from ctr_models.sequential.weighting import Weighting, weighted
+from ctr_models.sequential.weighting import Weighting, votes, weighted
 from ctr_models.text import unit
 from storage.errors import ConfigError
 
@@ -47,6 +47,6 @@ class Model:
     def scores(self, history: Histories) -> np.ndarray:
         """float32 [B, 1 + items]; -inf for items without a text."""
         mixed = weighted(self._config.weighting, history, len(self._known) - 1)
-        scores = np.asarray((mixed @ self._neighbours).todense(), np.float32)
+        scores = votes(mixed, self._neighbours)
         scores[:, ~self._known] = -np.inf
         return scores

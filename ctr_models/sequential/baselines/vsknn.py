@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from ctr_models.sequential.histories import Histories
 from ctr_models.sequential.items import ItemText
 from ctr_models.sequential.sequences import Sequences
-from ctr_models.sequential.weighting import Weighting, weighted
+from ctr_models.sequential.weighting import Weighting, votes, weighted
 
 NEEDS_TEXT = False
 
@@ -37,22 +37,21 @@ class Model:
 
     def scores(self, history: Histories) -> np.ndarray:
         """float32 [B, 1 + items]; -inf for items in no training session."""
-        near = weighted(self._config.weighting, history, self._n_items) @ self._of_items
-        scores = np.asarray((nearest(near, self._config.neighbours) @ self._sessions).todense(), np.float32)
+        near = csr_matrix(weighted(self._config.weighting, history, self._n_items) @ self._of_items)
+        scores = votes(nearest(near, self._config.neighbours), self._sessions)
         scores[:, ~self._possible] = -np.inf
         return scores
 
 
 def nearest(similarity: csr_matrix, k: int) -> csr_matrix:
     """The same matrix with the k greatest positive numbers of each row; of equals the smaller column."""
-    similarity = csr_matrix(similarity)
     similarity.sort_indices()
     chosen, ends = [], [0]
-    for row in range(similarity.shape[0]):
+    for row in range(len(similarity.indptr) - 1):
         places = np.arange(similarity.indptr[row], similarity.indptr[row + 1])
         places = places[similarity.data[places] > 0]
         if len(places) > k:
-            places = places[np.argsort(-similarity.data[places], kind="stable")[:k]]
+            places = places[np.argsort(np.negative(similarity.data[places]), kind="stable")[:k]]
         chosen.append(places)
         ends.append(ends[-1] + len(places))
     kept = np.concatenate(chosen) if chosen else np.zeros(0, np.int64)

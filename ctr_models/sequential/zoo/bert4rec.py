@@ -14,7 +14,7 @@ from ctr_models.sequential.zoo import Inputs, NetworkConfig, Objective
 OBJECTIVE: Objective = "masked_item"
 
 
-class Config(NetworkConfig):
+class Config(NetworkConfig, frozen=True):
     """Two blocks of two heads with the feed-forward layer four times as wide, as in the paper."""
 
     blocks: PositiveInt = 2

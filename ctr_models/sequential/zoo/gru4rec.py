@@ -9,7 +9,7 @@ from ctr_models.sequential.zoo import Inputs, NetworkConfig, Objective
 OBJECTIVE: Objective = "next_item"
 
 
-class Config(NetworkConfig):
+class Config(NetworkConfig, frozen=True):
     """One layer; its state is brought to the items' width by a linear layer."""
 
     layers: PositiveInt = 1

@@ -18,7 +18,7 @@ from ctr_models.sequential.zoo import Inputs, NetworkConfig, Objective
 OBJECTIVE: Objective = "next_item"
 
 
-class Config(NetworkConfig):
+class Config(NetworkConfig, frozen=True):
     """Depth and width shrunk, proportions kept."""
 
     blocks: PositiveInt = 2
@@ -46,6 +46,8 @@ class Network(nn.Module):
         head = config.width // config.heads
         rate_D = config.rotary_base ** (-torch.arange(0, head, 2) / head)
         angle_LD = torch.outer(torch.arange(max_length), rate_D).repeat(1, 2)
+        self._cos: Tensor
+        self._sin: Tensor
         self.register_buffer("_cos", angle_LD.cos(), persistent=False)
         self.register_buffer("_sin", angle_LD.sin(), persistent=False)
         self.dropout = Dropout(config.dropout)

@@ -15,7 +15,7 @@ from ctr_models.sequential.zoo import Inputs, NetworkConfig, Objective
 OBJECTIVE: Objective = "next_item"
 
 
-class Config(NetworkConfig):
+class Config(NetworkConfig, frozen=True):
     """Sizes of the original: two blocks of one head, the feed-forward layer as wide as the items."""
 
     blocks: PositiveInt = 2

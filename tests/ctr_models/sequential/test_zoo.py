@@ -200,14 +200,13 @@ def test_every_parameter_learns_and_row_0_does_not(kind: str, init: str) -> None
 
 
 @pytest.mark.parametrize("loss", [losses.Softmax(), losses.SampledSoftmax(negatives=16), losses.GBCE(negatives=16)])
-@every
-def test_it_learns_by_every_loss(kind: str, loss: losses.LossConfig) -> None:
+def test_it_learns_by_every_loss(loss: losses.LossConfig) -> None:
     data = make_sequences(many=128)
-    options = plugins.load(zoo, kind).Config(width=WIDTH, dropout=0.0, learning_rate=0.01)
-    config = TrainConfig(max_length=LENGTH, batch_size=32, epochs=60, evaluate_every=60, threads=1, loss=loss)
-    run = fit(data, kind=kind, options=options, config=config)
+    options = plugins.load(zoo, "sasrec").Config(width=WIDTH, dropout=0.0, learning_rate=0.01)
+    config = TrainConfig(max_length=LENGTH, batch_size=32, epochs=100, evaluate_every=100, threads=1, loss=loss)
+    run = fit(data, kind="sasrec", options=options, config=config)
 
-    assert run.metrics["validation"]["ndcg@10"] > 0.35  # by chance: .17
+    assert run.metrics["validation"]["ndcg@10"] > 0.6  # by chance: .17
 
 
 def empty(batch: Batch) -> bool:
