@@ -8,7 +8,7 @@ import pytest
 
 from flows.config import RunConfig, load_config
 from flows.studies import sequential
-from flows.studies.sequential import claim_line
+from flows.studies.tables import claim_line
 from storage.catalog import build_catalog, query
 from storage.errors import ConfigError
 from storage.features import publish_features
