@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.config import RunConfig, load_config
 from flows.studies import sequential
 from flows.studies.tables import claim_line
-from storage.catalog import build_catalog, query
+from storage.catalog import query
 from storage.errors import ConfigError
 from storage.features import publish_features
 from storage.files import publish
@@ -102,7 +104,7 @@ def config(tmp_path: Path) -> RunConfig:
 
 
 def test_a_study_is_done_once_and_goes_on_where_it_was_stopped(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
     real = sequential.fit
@@ -134,7 +136,10 @@ def test_a_study_is_done_once_and_goes_on_where_it_was_stopped(
     assert claim_line(first["claims"][0]).startswith("sasrec: text beats base in ndcg@20: ")
 
     root = config.store.root
-    build_catalog(root, nights=[], runs=[])
+    printed = CliRunner().invoke(app, ["study", "sequential", "--config", str(tmp_path / "study.toml")])
+    lines = printed.output.splitlines()
+    assert lines[:-1] == [claim_line(claim) for claim in first["claims"]]
+    assert lines[-1].startswith("12 parts, 0 of them computed now, in ")
     said = query(root, "SELECT count(*) AS n FROM study_sequential_claims WHERE verdict IS NOT NULL")
     assert said["n"].item() == len(first["claims"])
 
