@@ -89,8 +89,8 @@ def test_it_overfits_64_sequences(kind: str, init: str) -> None:
     history, places = trainable(data.train, model.objective, LENGTH)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     random = np.random.default_rng(0)
-    for _ in range(150 if model.objective == "next_item" else 400):
-        batch = training_batch(model, history, places, random, hidden_share=0.3)
+    for _ in range(150 if model.objective == "next_item" else 250):
+        batch = training_batch(model, history, places, random, hidden_share=0.5)
         loss = model.loss(batch, losses.Softmax()) / (batch.target_BL > 0).sum()
         optimizer.zero_grad()
         loss.backward()
