@@ -133,8 +133,8 @@ def training_batch(
     hidden = (random.random(filled.shape) < hidden_share) & filled
     none = ~hidden.any(axis=1)
     hidden[none, length_B.numpy()[none] - 1] = True  # a sequence with nothing hidden would teach nothing
-    shown = torch.from_numpy(hidden)
-    return Batch(item_BL, length_B, shown, item_BL.long() * shown)
+    hidden_BL = torch.from_numpy(hidden)
+    return Batch(item_BL, length_B, hidden_BL, item_BL.long() * hidden_BL)
 
 
 def trainable(history: Histories, objective: Objective, max_length: int) -> tuple[Histories, np.ndarray]:
