@@ -10,70 +10,20 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializeAsAny,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 import ctr_models.zoo
 import llm_features.encoders
 import llm_features.engines
 import storage.datasets
 from ctr_models.train import TrainConfig
+from flows.sections import Plugin, Section, plugin
+from flows.studies.config import SequentialConfig
 from storage import split
 from storage.errors import ConfigError
-from storage.plugins import load
-
-
-class Section(BaseModel):
-    """A table of the TOML file: unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keys_are_known(cls, section: Any) -> Any:
-        return _known(section, cls)
-
-
-def _known(section: Any, model: type[BaseModel]) -> Any:
-    unknown = [key for key in section if key not in model.model_fields] if isinstance(section, dict) else []
-    if unknown:
-        raise ValueError(f"unknown key {unknown[0]!r}; allowed are {', '.join(model.model_fields)}")
-    return section
-
-
-class Plugin(Section):
-    """A section that names a plug-in; `options` is the plug-in's own Config, made from the section's other keys."""
-
-    kind: str
-    options: SerializeAsAny[BaseModel]
-
-
-def _plugin(package: ModuleType, key: str, own: frozenset[str] = frozenset()) -> BeforeValidator:
-    def build(section: Any) -> Any:
-        if not isinstance(section, dict) or key not in section:
-            raise ValueError(f"needs the key {key!r}")
-        kind = section[key]
-        if not isinstance(kind, str):
-            raise ValueError(f"{key} must be a word, not {kind!r}")
-        module = load(package, kind)
-        options = {name: value for name, value in section.items() if name != key and name not in own}
-        _known(options, module.Config)
-        kept = {name: section[name] for name in own if name in section}
-        return {"kind": kind, "options": module.Config(**options), **kept}
-
-    return BeforeValidator(build)
 
 
 class StoreConfig(Section):
@@ -165,19 +115,21 @@ class RunConfig(Section):
     """One run, whole. `config_hash` names it."""
 
     store: StoreConfig
-    dataset: Annotated[DatasetConfig, _plugin(storage.datasets, "source", frozenset({"max_bad_share"}))]
-    engines: dict[str, Annotated[Plugin, _plugin(llm_features.engines, "kind")]] = {}
-    features: dict[str, FeatureConfig] = {}
+    dataset: Annotated[DatasetConfig, plugin(storage.datasets, "source", frozenset({"max_bad_share"}))]
+    engines: dict[str, Annotated[Plugin, plugin(llm_features.engines, "kind")]] = Field(default={})
+    features: dict[str, FeatureConfig] = Field(default={})
     generate: GenerateConfig = GenerateConfig()
-    encoder: Annotated[Plugin, _plugin(llm_features.encoders, "kind")]
+    encoder: Annotated[Plugin, plugin(llm_features.encoders, "kind")]
     labels: LabelConfig = LabelConfig()
     split: SPLITS
     train: TrainConfig = TrainConfig()
-    models: dict[str, Annotated[Plugin, _plugin(ctr_models.zoo, "kind")]] = {}
+    models: dict[str, Annotated[Plugin, plugin(ctr_models.zoo, "kind")]] = Field(default={})
     """Which models are trained, each with and without the features."""
     compare: CompareConfig = CompareConfig()
     recommend: RecommendConfig = RecommendConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    sequential: SequentialConfig | None = None
+    """What `nightshift study sequential` compares."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> "RunConfig":
@@ -185,6 +137,9 @@ class RunConfig(Section):
             if feature.engine not in self.engines:
                 there = ", ".join(self.engines) or "none"
                 raise ValueError(f"features.{name}.engine is {feature.engine!r}, but [engines] has: {there}")
+        if self.sequential is not None and (wrong := self.sequential.feature_sets() - set(self.features)):
+            there = ", ".join(self.features) or "none"
+            raise ValueError(f"sequential reads feature set {min(wrong)!r}, but [features] has: {there}")
         if self.models and self.recommend.model not in self.models:
             raise ValueError(f"recommend.model is {self.recommend.model!r}, but [models] has: {', '.join(self.models)}")
         return self

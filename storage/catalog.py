@@ -49,6 +49,7 @@ def build_catalog(root: Path, *, nights: Sequence[Mapping], runs: Sequence[Mappi
                 )
                 _table(connection, "runs", runs, ["name", "version", "model", "created_at", "metrics", "lineage"])
                 _recommendation_view(connection, root)
+                _study_views(connection, root)
                 connection.execute("CHECKPOINT")  # on close it would fail in silence, as on a full disk
         except duckdb.Error as error:
             raise StoreError(f"cannot write {path_of(root)}: {error}; the catalog before it is untouched") from error
@@ -135,6 +136,17 @@ def _recommendation_view(connection: duckdb.DuckDBPyConnection, root: Path) -> N
     source = _parquet([found.path / "recommendations.parquet"]) if found else _nothing(RECOMMENDATIONS)
     run = _text(str(found.meta.get("run", ""))) if found else "NULL::VARCHAR"
     connection.execute(f"CREATE VIEW recommendations AS SELECT *, {run} AS run FROM {source}")
+
+
+def _study_views(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
+    """`study_<name>` and `study_<name>_claims`, for the studies that have tables."""
+    parent = root / "studies"
+    for study in sorted(parent.iterdir()) if parent.is_dir() else []:
+        found = files.latest(study)
+        if found is not None:
+            for file, view in (("results", study.name), ("claims", f"{study.name}_claims")):
+                source = _parquet([found.path / f"{file}.parquet"])
+                connection.execute(f"CREATE VIEW {_name(f'study_{view}')} AS SELECT * FROM {source}")
 
 
 def _table(connection: duckdb.DuckDBPyConnection, name: str, records: Sequence[Mapping], columns: list[str]) -> None:

@@ -17,7 +17,7 @@ REASONS: Mapping[str, str] = {
     "bad_encoding": "the line holds bytes that are no text in the file's encoding",
     "unparsable": "the line does not have the fields of its file",
     "missing_field": "an id, a rating or a time is empty",
-    "missing_title": "an item without a title",
+    "missing_title": "an item without a title (keep_untitled = true keeps them, for models that need no text)",
     "bad_number": "a number that does not read as one",
     "not_finite": "a number that is NaN or infinite",
     "rating_out_of_range": "a rating outside the source's scale",
@@ -52,13 +52,17 @@ class Checked:
         return len(self.kept) + len(self.bad)
 
 
-def check_entities(table: RawTable, key: str) -> Checked:
-    """Users (key "user_id") or items (key "item_id", with `title`). Of rows with one id the first good one is kept."""
+def check_entities(table: RawTable, key: str, *, keep_untitled: bool = False) -> Checked:
+    """Users (key "user_id") or items (key "item_id", with `title`). Of rows with one id the first good one is kept.
+
+    keep_untitled: an item without a title is a good row with a null title.
+    """
     rows = _texts(table, [key, "title"] if key == "item_id" else [key])
     values, reasons = [pl.col(key)], [_because(pl.col(key).is_null(), "missing_field")]
     if key == "item_id":
         values.append(pl.col("title"))
-        reasons.append(_because(pl.col("title").is_null(), "missing_title"))
+        if not keep_untitled:
+            reasons.append(_because(pl.col("title").is_null(), "missing_title"))
     for name in rows.columns:
         if name not in (key, "title", *_OWN):
             value, *why = _attribute(name, rows.schema[name], table.attributes.get(name), table)

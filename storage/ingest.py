@@ -55,7 +55,9 @@ def ingest(source: str, options: Mapping[str, Any] | BaseModel, *, max_bad_share
     plugin = load(storage.datasets, source)
     config = options if isinstance(options, BaseModel) else _config(source, plugin.Config, options)
     tables: RawTables = plugin.read(config)
-    items = _bounded(tables.items, check_entities(tables.items, "item_id"), max_bad_share)
+    items = _bounded(
+        tables.items, check_entities(tables.items, "item_id", keep_untitled=tables.keep_untitled), max_bad_share
+    )
     users = tables.users and _bounded(tables.users, check_entities(tables.users, "user_id"), max_bad_share)
     rows = _bounded(tables.interactions, check_interactions(tables, users, items), max_bad_share)
     if rows.kept.is_empty():

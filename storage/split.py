@@ -68,7 +68,21 @@ class ByUser(BaseModel, extra="forbid", frozen=True):
         return self
 
 
-Split = GlobalTime | Ratio | LeaveLastOut | ByUser
+class Sessions(BaseModel, extra="forbid", frozen=True):
+    """Test is all rows of the users whose last row is latest: each user is one session (LLM2Sequential).
+
+    Every training session is over before the first test session is. Where the clock is "position", sessions have no
+    order between them: users drawn by a hash stand in, which asks the same of a model (users it never saw), but not
+    of its time.
+    """
+
+    kind: Literal["sessions"] = "sessions"
+    test: Share = 0.2
+    validation: Share = 0.1
+    """Share of the earlier sessions, the last by time, that validate."""
+
+
+Split = GlobalTime | Ratio | LeaveLastOut | ByUser | Sessions
 
 
 def assign(samples: pl.DataFrame, config: Split, *, clock: Clock) -> pl.DataFrame:
@@ -81,6 +95,15 @@ def assign(samples: pl.DataFrame, config: Split, *, clock: Clock) -> pl.DataFram
         return ratio(samples, test=config.test, validation=config.validation)
     if isinstance(config, LeaveLastOut):
         return leave_last_out(samples)
+    if isinstance(config, Sessions) and clock == "time":
+        return sessions(samples, test=config.test, validation=config.validation)
+    if isinstance(config, Sessions):
+        warnings.warn(
+            "without a clock sessions have no order between them: users drawn by a hash stand in for the last sessions",
+            LeakageWarning,
+            stacklevel=2,
+        )
+        return by_user(samples, test=config.test, validation=config.validation * (1 - config.test))
     return by_user(samples, test=config.test, validation=config.validation, seed=config.seed)
 
 
@@ -130,6 +153,20 @@ def leave_last_out(samples: pl.DataFrame) -> pl.DataFrame:
         .otherwise(pl.lit("train"))
     )
     return _none_empty(samples.with_columns(split=ordered.sort("row")["split"]))
+
+
+def sessions(samples: pl.DataFrame, *, test: float = 0.2, validation: float = 0.1) -> pl.DataFrame:
+    """Test: all rows of the last share of the users by (time of the last row, user_id); validation: of the rest.
+
+    "Last 20 % of sessions" of Harte et al. 2023 (arXiv 2309.09261), a session being all rows of a user. Raises
+    DataError where a part is empty.
+    """
+    users = samples.group_by("user_id").agg(pl.col("timestamp").max()).sort("timestamp", "user_id")
+    n_past = len(users) - int(test * len(users))
+    n_train = n_past - int(validation * n_past)
+    parts = ["train"] * n_train + ["validation"] * (n_past - n_train) + ["test"] * (len(users) - n_past)
+    users = users.select("user_id", split=pl.Series(parts, dtype=pl.String))
+    return _none_empty(samples.join(users, on="user_id", how="left", maintain_order="left"))
 
 
 def by_user(samples: pl.DataFrame, *, test: float = 0.1, validation: float = 0.1, seed: int = 0) -> pl.DataFrame:

@@ -33,11 +33,11 @@ HOMES = {
 }
 """Where a library is at home: nothing outside imports it."""
 
-LAZY = {"vllm", "transformers", "tokenizers", "peft", "openai", "sentence_transformers", "faiss", "typer"}
+LAZY = {"vllm", "transformers", "tokenizers", "peft", "openai", "sentence_transformers", "faiss", "sklearn", "typer"}
 """Imported inside functions only, except by the file that is nothing without it."""
 EAGER = {("flows/cli.py", "typer")}
 
-NAMES = {"faiss-cpu": "faiss"}
+NAMES = {"faiss-cpu": "faiss", "scikit-learn": "sklearn"}
 """Distributions that are called otherwise when imported."""
 
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))

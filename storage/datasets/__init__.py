@@ -66,7 +66,8 @@ class RawTables:
     none, then a row's place among its user's rows in the file stands in. time_zone: of ISO texts that name none
     themselves; without it those are impossible times. rating_range: least and greatest rating that
     can be, where the source defines one. users: None where the source has no table of them; they are then made from
-    the interactions. A source without ratings gives no `rating` column.
+    the interactions. A source without ratings gives no `rating` column. keep_untitled: items without a title are
+    kept (their title is null, so no text is written about them); otherwise they are bad rows.
     """
 
     name: str
@@ -77,6 +78,7 @@ class RawTables:
     users: RawTable | None = None
     rating_range: tuple[float, float] | None = None
     time_zone: str | None = None
+    keep_untitled: bool = False
 
     @property
     def clock(self) -> Clock:

@@ -41,6 +41,8 @@ class Config(BaseModel, extra="forbid", frozen=True):
     """Which attributes items get beside the title; each becomes a field of the models and a fact of the prompts."""
     reviewed_only: bool = True
     """Leave out items that have no review: metadata files hold many times more items than a reviews file."""
+    keep_untitled: bool = False
+    """Keep items without a title, for models that need no text; otherwise they and their rows go to quarantine."""
     download: bool = False
     """Fetch the 2014 Beauty 5-core files to `reviews` and `metadata` where they are not there yet."""
 
@@ -65,6 +67,7 @@ def read(config: Config) -> RawTables:
         interactions=RawTable(rows, reviews, REVIEWS),
         items=RawTable(items, metadata, METADATA, {"price": Attribute(type="number")}),
         rating_range=(1, 5),
+        keep_untitled=config.keep_untitled,
     )
 
 

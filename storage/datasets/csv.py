@@ -98,6 +98,8 @@ class Items(Entities, frozen=True):
 
     item: str
     title: str
+    keep_untitled: bool = False
+    """Keep items without a title, for models that need no text; otherwise they and their rows go to quarantine."""
 
 
 class Users(Entities, frozen=True):
@@ -134,6 +136,7 @@ def read(config: Config) -> RawTables:
         items=items,
         users=users,
         time_zone=of.time_zone,
+        keep_untitled=config.items.keep_untitled,
     )
 
 

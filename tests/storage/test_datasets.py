@@ -388,8 +388,10 @@ def test_ml_latest_small_and_book_crossing_are_good(realdata: Path) -> None:
 
 
 @pytest.mark.realdata
-def test_amazon_beauty_is_read_by_configuration_alone(realdata: Path) -> None:
+@pytest.mark.parametrize("keep_untitled", [False, True])
+def test_amazon_beauty_is_read_by_configuration_alone(realdata: Path, keep_untitled: bool) -> None:
     folder = realdata / "amazon-beauty"
+    items = {"path": folder / "items.csv", "item": "item_id", "title": "title", "keep_untitled": keep_untitled}
     options = {
         "name": "amazon-beauty",
         "domain": "beauty",
@@ -399,11 +401,15 @@ def test_amazon_beauty_is_read_by_configuration_alone(realdata: Path) -> None:
             "item": "item_id",
             "position": "position",
         },
-        "items": {"path": folder / "items.csv", "item": "item_id", "title": "title"},
+        "items": items,
     }
     ingested = ingest("csv", options)
+    dataset = ingested.dataset
 
-    assert (ingested.n_rows_read, ingested.dataset.clock) == (198_502, "position")
-    assert ingested.counts["items"]["quarantined"] == {"missing_title": 7}
-    assert ingested.counts["interactions"]["quarantined"] == {"quarantined_item": 131}
-    assert len(ingested.dataset.users) == 22_363
+    assert (ingested.n_rows_read, dataset.clock, len(dataset.users)) == (198_502, "position", 22_363)
+    if keep_untitled:
+        assert (len(dataset.items), len(dataset.interactions), len(ingested.quarantine)) == (12_101, 198_502, 0)
+        assert dataset.items["title"].null_count() == 7
+    else:
+        assert ingested.counts["items"]["quarantined"] == {"missing_title": 7}
+        assert ingested.counts["interactions"]["quarantined"] == {"quarantined_item": 131}

@@ -73,6 +73,17 @@ def test_a_bad_row_is_set_aside_with_file_line_reason_and_content(tmp_path: Path
     assert {reason: 1} == ingested.counts["interactions"]["quarantined"]
 
 
+@pytest.mark.parametrize("line", ["d,", "d,   "])
+def test_items_without_a_title_are_kept_where_that_is_asked(tmp_path: Path, line: str) -> None:
+    items = f"item,title\na,A\nb,B\nc,C\n{line}\n,No id\n"
+    options = csv_options(write_csv(tmp_path, f"user,item,rating,time\n{good_rows(60)}u1,d,5,1000\n", items=items))
+    ingested = ingest("csv", {**options, "items": {**options["items"], "keep_untitled": True}}, max_bad_share=0.3)
+
+    assert ingested.dataset.items["title"].to_list() == ["A", "B", "C", None]
+    assert "d" in ingested.dataset.interactions["item_id"].to_list()
+    assert ingested.quarantine["reason"].to_list() == ["missing_field"]
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

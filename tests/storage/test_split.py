@@ -18,12 +18,14 @@ from storage.split import (
     LeakageWarning,
     LeaveLastOut,
     Ratio,
+    Sessions,
     Split,
     assign,
     by_user,
     global_time,
     leave_last_out,
     ratio,
+    sessions,
 )
 
 
@@ -127,6 +129,35 @@ def test_users_of_a_user_split_are_apart_and_stay_where_they_are() -> None:
     assert 20 < len(users["validation"]) < 65
     assert fewer.equals(split.filter(pl.col("user_id") != "u7"))
     assert users["test"] != set(by_user(samples, test=0.2, seed=2).filter(split="test")["user_id"])
+
+
+def test_sessions_are_whole_users_in_the_order_of_their_last_rows() -> None:
+    rows = [(f"u{u}", 10 * u + k) for u in range(20) for k in range(3)] + [("u0", 999)]  # u0 is the last to end
+    split = sessions(shuffled(samples_of(rows)), test=0.2, validation=0.25)
+    users = {part: set(split.filter(split=part)["user_id"]) for part in ("train", "validation", "test")}
+
+    assert users["test"] == {"u0", "u17", "u18", "u19"}
+    assert users["validation"] == {"u13", "u14", "u15", "u16"}
+    assert len(users["train"]) == 12
+
+
+@settings(max_examples=50, deadline=None)
+@given(ROWS)
+def test_training_sessions_are_over_before_any_test_session_is(rows: list[tuple[str, int]]) -> None:
+    samples = samples_of([*rows, *((user, 40) for user in "wxyz")])  # enough users for every part
+    split = sessions(samples, test=0.3, validation=0.3)
+    ends = split.group_by("user_id", "split").agg(pl.col("timestamp").max())
+
+    assert split["user_id"].n_unique() == len(ends)
+    assert ends.filter(split="train")["timestamp"].max() <= ends.filter(split="test")["timestamp"].min()  # type: ignore[operator]
+
+
+def test_without_a_clock_random_users_stand_in_for_the_last_sessions() -> None:
+    samples = samples_of([(f"u{i % 400}", i) for i in range(2000)])
+    with pytest.warns(LeakageWarning, match="drawn by a hash stand in"):
+        split = assign(samples, Sessions(test=0.2, validation=0.1), clock="position")
+
+    assert split.equals(by_user(samples, test=0.2, validation=0.08))
 
 
 @pytest.mark.parametrize("config", [GlobalTime(test_after=5), Ratio()])

@@ -1,0 +1,179 @@
+"""A study ends in a table and claims, goes on where it was stopped, and does nothing twice."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.config import RunConfig, load_config
+from flows.studies import sequential
+from flows.studies.tables import claim_line
+from storage.catalog import query
+from storage.errors import ConfigError
+from storage.features import publish_features
+from storage.files import publish
+from storage.schema import EARLIEST, FEATURES, INTERACTIONS, QUARANTINE, REJECTED
+
+TOML = """
+[store]
+root = "{root}"
+[dataset]
+source = "movielens"
+path = "."
+[engines.rule]
+kind = "template"
+[features.title]
+prompt = "item_knowledge"
+engine = "rule"
+[encoder]
+kind = "hashing"
+[split]
+kind = "ratio"
+[sequential]
+seeds = [0, 1]
+cold_at_most = 2
+resamples = 100
+[sequential.split]
+kind = "sessions"
+[sequential.train]
+max_length = 8
+epochs = 2
+threads = 1
+[sequential.models.sasrec]
+kind = "sasrec"
+width = 8
+[sequential.arms.text]
+item_init = {{ feature_set = "title" }}
+[sequential.arms.text_permuted]
+item_init = {{ feature_set = "title" }}
+vectors = "permuted"
+[sequential.arms.shuffled]
+histories = "shuffled"
+[sequential.baselines.popular]
+kind = "most_popular"
+[sequential.baselines.similar]
+kind = "llm_seq_sim"
+feature_set = "title"
+[sequential.hybrids.both]
+kind = "switch"
+popular = "sasrec"
+rare = "similar"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    """A configured study over 40 users and 20 items with vectors."""
+    random = np.random.default_rng(0)
+    root = tmp_path / "root"
+    rows = pl.DataFrame(
+        [(f"u{u}", f"i{random.integers(18)}", None, 100 * u + n, 10 * u + n) for u in range(40) for n in range(6)],
+        schema=INTERACTIONS,
+        orient="row",
+    ).unique(["user_id", "item_id"], keep="first")
+    items = pl.DataFrame({"item_id": [f"i{n}" for n in range(20)], "title": [f"Title {n}" for n in range(20)]})
+    users, nothing_bad = rows.select("user_id").unique().sort("user_id"), pl.DataFrame(schema=QUARANTINE)
+    tables = {"interactions": rows, "users": users, "items": items, "quarantine": nothing_bad}
+    publish(
+        root / "dataset",
+        {f"{name}.parquet": frame.write_parquet for name, frame in tables.items()},
+        content_hash="data",
+        meta={"name": "planted", "domain": "general", "clock": "time"},
+    )
+    vectors = random.normal(size=(19, 12))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    facts = [(f"i{n}", EARLIEST, 0, 0, f"s{n}", f"k{n}", f"h{n}", f"text {n}", 2, False) for n in range(19)]
+    publish_features(
+        root,
+        "title",
+        entity="item",
+        rows=pl.DataFrame(facts, schema=FEATURES, orient="row"),
+        rejected=pl.DataFrame(schema=REJECTED),
+        vectors=pl.DataFrame({"text_hash": [f"h{n}" for n in range(19)]}).with_columns(
+            vector=pl.Series(vectors.astype(np.float32), dtype=pl.Array(pl.Float32, 12))
+        ),
+        encoder="test encoder",
+        lineage={},
+    )
+    path = tmp_path / "study.toml"
+    path.write_text(TOML.format(root=root))
+    return load_config(path)
+
+
+def test_a_study_is_done_once_and_goes_on_where_it_was_stopped(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    real = sequential.fit
+
+    def stopped(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sequential, "fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        sequential.sequential(config)
+    first = sequential.sequential(config)
+    again = sequential.sequential(config)
+
+    assert len(calls) == 8 + 1  # four arms, two seeds, and the one that was stopped
+    assert (first["parts"], first["computed"]) == (2 + 8 + 2, 12 - 5)
+    assert (again["computed"], again["results"], again["claims"]) == (0, first["results"], first["claims"])
+
+    results = pl.read_parquet(first["results"])
+    assert set(results["arm"]) == {"", "base", "text", "text_permuted", "shuffled"}
+    assert set(results["slice"]) == {"all", "cold_items", "warm_items", "tail_items"}
+    assert results.filter(slice="all")["queries"].unique().to_list() == [8]
+    assert results.filter(model="both").height == results.filter(model="sasrec", arm="base").height
+
+    claims = {(c["better"], c["worse"]) for c in first["claims"]}
+    assert claims == {("text", "base"), ("text", "text_permuted"), ("base", "shuffled")}
+    assert claim_line(first["claims"][0]).startswith("sasrec: text beats base in ndcg@20: ")
+
+    root = config.store.root
+    printed = CliRunner().invoke(app, ["study", "sequential", "--config", str(tmp_path / "study.toml")])
+    lines = printed.output.splitlines()
+    assert lines[:-1] == [claim_line(claim) for claim in first["claims"]]
+    assert lines[-1].startswith("12 parts, 0 of them computed now, in ")
+    said = query(root, "SELECT count(*) AS n FROM study_sequential_claims WHERE verdict IS NOT NULL")
+    assert said["n"].item() == len(first["claims"])
+
+
+def test_another_data_set_or_configuration_is_computed_again(config: RunConfig) -> None:
+    assert config.sequential is not None
+    only = config.sequential.model_copy(update={"models": {}, "arms": {}, "hybrids": {}})
+    run = config.model_copy(update={"sequential": only})
+    assert sequential.sequential(run)["computed"] == 2
+    section = only.baselines["similar"]
+    changed = section.model_copy(update={"options": section.options.model_copy(update={"weighting": "last"})})
+    baselines = {**only.baselines, "similar": changed}
+    other = run.model_copy(update={"sequential": only.model_copy(update={"baselines": baselines})})
+
+    assert sequential.sequential(other)["computed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('sequential.hybrids.both.rare="nobody"', "made of 'nobody'"),
+        ('sequential.arms.base.histories="shuffled"', "always there"),
+        ('sequential.baselines.popular.feature_set="title"', "reads no"),
+        ('sequential.arms.text.item_init.feature_set="none"', r"\[features\] has: title"),
+        ('sequential.arms.shuffled.vectors="random"', "needs an item_init"),
+        ('sequential.models.sasrec.kind="sas"', "there are: bert4rec"),
+        ('sequential.train.loss.kind="bce"', "gbce"),
+    ],
+)
+def test_a_wrong_study_is_refused_before_it_starts(config: RunConfig, tmp_path: Path, line: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_config(tmp_path / "study.toml", [line])
+
+
+def test_a_run_without_a_study_has_nothing_to_study(config: RunConfig) -> None:
+    with pytest.raises(ConfigError, match="no section"):
+        sequential.sequential(config.model_copy(update={"sequential": None}))
