@@ -26,8 +26,8 @@ MEAN, COMPONENTS = "statistics.mean.", "statistics.components."
 
 
 def folder(root: Path, name: str) -> Path:
-    """Where the versions of run `name` are."""
-    return root / "runs" / name
+    """Where the versions of run `name` are. Raises ConfigError where it is no name."""
+    return files.named(root / "runs", name)
 
 
 def save_run(root: Path, name: str, run: Run) -> files.Version:

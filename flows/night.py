@@ -6,14 +6,13 @@ does the work again, and the caches make it cheap.
 """
 
 import contextlib
-import json
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from storage.disk import read_sealed, write_sealed
 from storage.errors import ConfigError, StoreError
-from storage.files import write_atomic
 from storage.lock import WriterLock
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ][0-9:.+Z-]+)?")
@@ -35,7 +34,7 @@ def run_night(
     record = root / "nights" / f"{date.replace(':', '')}.{job}.json"
     with WriterLock(root, purpose=f"{job} of {date}"):
         if record.is_file():
-            before = json.loads(record.read_text(encoding="utf-8"))
+            before = read_sealed(record)
             if before["status"] == "completed":
                 return {**before["summary"], "already_done": True}
         started = time.time()
@@ -43,7 +42,7 @@ def run_night(
         def write(status: str, summary: dict) -> None:
             night = {"logical_date": date, "job": job, "status": status, "summary": summary}
             night |= {"started_at": int(started), "seconds": round(time.time() - started, 2)}
-            write_atomic(record, json.dumps(night, indent=1, sort_keys=True).encode())
+            write_sealed(record, night)
 
         try:
             summary = work()
@@ -57,6 +56,6 @@ def run_night(
 
 
 def nights(root: Path) -> list[dict]:
-    """Every recorded night, oldest first."""
+    """Every recorded night, oldest first. Raises StoreError naming a record that is damaged."""
     paths = sorted((root / "nights").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return [{name: value for name, value in read_sealed(path).items() if name != "seal"} for path in paths]

@@ -12,9 +12,9 @@ import duckdb
 import polars as pl
 
 from storage import files
+from storage.disk import write_through
 from storage.errors import StoreError
 from storage.features import feature_sets, folder
-from storage.files import write_through
 from storage.schema import EARLIEST, FEATURES, INTERACTIONS, ITEMS, QUARANTINE, RECOMMENDATIONS, REJECTED, USERS, Schema
 
 STANDARD_FEATURES = {"user_preference": "user_id", "item_knowledge": "item_id"}

@@ -18,6 +18,7 @@ import storage.datasets
 from storage import files
 from storage.checks import REASONS, Checked, check_entities, check_interactions
 from storage.datasets import RawTable, RawTables
+from storage.disk import sha256_file
 from storage.errors import ConfigError, DataError, StoreError
 from storage.interactions import Dataset
 from storage.plugins import load
@@ -80,7 +81,7 @@ def ingest(source: str, options: Mapping[str, Any] | BaseModel, *, max_bad_share
         n_rows_read=rows.n_read,
         content_hash=_hash(dataset, quarantine),
         counts=counts,
-        sources=tuple({"file": p.name, "bytes": p.stat().st_size, "sha256": files.sha256_file(p)} for p in paths),
+        sources=tuple({"file": p.name, "bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in paths),
     )
 
 
@@ -110,9 +111,7 @@ def load_dataset(root: Path, version: int | None = None) -> Dataset:
     found = files.latest(root / "dataset") if version is None else files.version(root / "dataset", version)
     if found is None:
         raise StoreError(f"there is no data in {root} yet; run `nightshift ingest` first, with the same configuration")
-    interactions, users, items = (
-        pl.read_parquet(files.checked(found, f"{name}.parquet"), memory_map=False) for name in TABLES[:3]
-    )
+    interactions, users, items = (files.read_table(found, f"{name}.parquet") for name in TABLES[:3])
     meta = found.meta
     return Dataset(meta["name"], meta["domain"], meta["clock"], interactions, users, items)
 
