@@ -22,13 +22,12 @@ from storage import files
 from storage.errors import StoreError
 from storage.features import FeatureSet, feature_sets, load_features
 from storage.ingest import load_dataset
+from storage.layout import COMPARISONS
 from storage.snapshot import Snapshot, take_snapshot
 from storage.split import assign
 
 ARMS = ("without", "with", "permuted")
 """Base model; with the features; with the features' vectors given to strangers, which must not help."""
-COMPARISONS = "comparisons"
-"""Folder of the data root: for each model a version for each comparison of its arms, the numbers in the manifest."""
 
 
 def snapshot(config: RunConfig) -> Snapshot:

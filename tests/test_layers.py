@@ -35,7 +35,7 @@ HOMES = {
 
 LAZY = {"vllm", "transformers", "tokenizers", "peft", "openai", "sentence_transformers", "faiss", "typer"}
 """Imported inside functions only, except by the file that is nothing without it."""
-EAGER = {("flows/cli.py", "typer")}
+EAGER = {("flows/cli.py", "typer"), ("flows/cli_options.py", "typer"), ("flows/cli_upkeep.py", "typer")}
 
 NAMES = {"faiss-cpu": "faiss"}
 """Distributions that are called otherwise when imported."""

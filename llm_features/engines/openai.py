@@ -12,13 +12,24 @@ import logging
 import os
 import queue
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 from llm_features import engines
 from llm_features.engines import Completion, FinishReason, Request
@@ -32,6 +43,9 @@ PASSING = frozenset({408, 409, 425, 429})
 
 LONGEST_WAIT = 60.0
 """Seconds between two tries at most, where the server does not ask for more."""
+
+SECRETS = re.compile(r"api.?key|token|secret|password|authori[sz]ation|credential", re.IGNORECASE)
+"""Names of parameters that would carry a secret into every key and manifest."""
 
 LONGEST_ASKED = 600.0
 """Seconds that a server may ask us to wait."""
@@ -58,6 +72,8 @@ class Config(BaseModel, extra="forbid", frozen=True):
     """Tokens of prompt and answer together that the model holds, where you know it."""
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls the bound on an answer; some want the newer name."""
+    answers_as: str | None = None
+    """The name the server's answers bear, where that is not `model` or an edition of it (`model-2026-01-01`)."""
     max_concurrency: PositiveInt = 64
     """Requests under way at once."""
     timeout: PositiveFloat = 300.0
@@ -66,6 +82,24 @@ class Config(BaseModel, extra="forbid", frozen=True):
     """Further tries of a request that failed for a passing reason: about three minutes in all."""
     first_wait: PositiveFloat = 1.0
     """Seconds before the second try; each further wait is twice as long."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_password(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be the address of a server, as http://localhost:8000/v1")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("must not hold a name, a password or parameters: name a variable in api_key_env")
+        return url
+
+    @field_validator("extra_body")
+    @classmethod
+    def _no_secrets(cls, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for name in _names(body):
+            if SECRETS.search(name) and "max" not in name:
+                raise ValueError(f"{name!r} looks like a secret, and everything here is stored; use api_key_env")
+        return body
 
 
 class Engine(engines.Engine):
@@ -134,7 +168,7 @@ class _Client:
     def __init__(self, config: Config, key: str) -> None:
         from openai import AsyncOpenAI
 
-        self._config = config
+        self._config, self._key = config, key
         self._server = AsyncOpenAI(api_key=key, base_url=config.base_url, timeout=config.timeout, max_retries=0)
         self._turns = asyncio.Semaphore(config.max_concurrency)
 
@@ -149,8 +183,8 @@ class _Client:
         except APIStatusError as error:
             if error.status_code in (401, 403):
                 where = f"in {config.api_key_env}" if config.api_key_env else "(api_key_env is not set)"
-                raise ConfigError(f"{config.base_url} refuses the key {where}: {_short(error)}") from None
-            logger.warning("%s does not list its models (%s)", config.base_url, _short(error))
+                raise ConfigError(f"{config.base_url} refuses the key {where}: {self._told(_short(error))}") from None
+            logger.warning("%s does not list its models (%s)", config.base_url, self._told(_short(error)))
             return
         except APIConnectionError as error:
             cause = error.__cause__ or error
@@ -174,7 +208,11 @@ class _Client:
                     break
                 wait = min(LONGEST_WAIT, self._config.first_wait * 2**turn) * random.uniform(0.5, 1.0)
                 await asyncio.sleep(max(wait, asked))
-        return Completion(request.key, said, "error")
+        return Completion(request.key, self._told(said), "error")
+
+    def _told(self, said: str) -> str:
+        """What a server said, without the key, which some servers repeat."""
+        return said.replace(self._key, "***") if len(self._key) > 4 else said
 
     async def close(self) -> None:
         """Drop what is under way."""
@@ -192,6 +230,9 @@ class _Client:
         found = await self._server.chat.completions.create(
             model=config.model, messages=messages, extra_body=config.extra_body or None, **given
         )
+        edition = re.escape(config.model) + r"([-:@.].*)?"
+        if not re.fullmatch(re.escape(config.answers_as) if config.answers_as else edition, str(found.model)):
+            return Completion(request.key, f"another model answered: {str(found.model)[:100]!r}", "error")
         choice = found.choices[0]
         text, reason = choice.message.content or "", str(choice.finish_reason)
         finish: FinishReason = "stop" if reason == "stop" else "length" if reason == "length" else "error"
@@ -205,6 +246,16 @@ class _Client:
             int(used.prompt_tokens) if used else 0,
             int(used.completion_tokens) if used else 0,
         )
+
+
+def _names(value: JsonValue) -> Iterator[str]:
+    """Every key in a JSON value."""
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from _names(one)
 
 
 def _judged(error: Exception) -> tuple[str, bool, float]:
