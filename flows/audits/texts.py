@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from flows.audits import Audited, Life, shown
+from flows.audits import Audited, shown
 from storage.features import FeatureSet
 from storage.schema import EARLIEST
 
@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 LONG_ENOUGH = 6
 """Characters of a title that is looked for in running text; shorter ones stand everywhere."""
 TIMES_CHANCE = 3
-"""A text names its user's own future this many times as often as another user's, or it is chance."""
+"""Texts that name their users' future this many times as often as chance have seen it."""
 
 
 def user_text_out_of_time(audited: Audited) -> Iterator[str]:
@@ -127,23 +127,26 @@ def item_prompt_with_numbers_of_use(audited: Audited) -> Iterator[str]:
 
 
 def text_names_the_future(audited: Audited) -> Iterator[str]:
-    """Users' texts name titles of their own later interactions more often than chance: made from all ratings."""
+    """Users' texts name what their user came to later more often than what only another user came to.
+
+    Titles of another user are as popular, so a model that likes to name what is famous raises no alarm.
+    """
     lives = audited.lives
+    strangers = dict(zip(lives, [*list(lives)[1:], *list(lives)[:1]], strict=True))
     for name, feature in _of_users(audited):
-        own = other = 0
-        users = list(lives)
+        own, chance = [0, 0], [0, 0]  # titles named, titles looked for
         for user, as_of, text in feature.rows.select("entity_id", "as_of", "text").iter_rows():
-            stranger = users[(users.index(user) + 1) % len(users)]
-            past = {t for when, t in zip(lives[user].times, lives[user].titles, strict=True) if when <= as_of}
-            own += _names(text, lives[user], as_of, past)
-            other += _names(text, lives[stranger], as_of, past)
-        if own > TIMES_CHANCE * other + 2:
-            yield f"{name}: {own} texts name what their user came to later, {other} what another user did"
-
-
-def _names(text: str, life: Life, as_of: int, past: set[str]) -> bool:
-    later = (title for when, title in zip(life.times, life.titles, strict=True) if when > as_of and title not in past)
-    return any(len(title) >= LONG_ENOUGH and title in text for title in later)
+            life = lives[user]
+            past = {title for when, title in zip(life.times, life.titles, strict=True) if when <= as_of}
+            for titles, seen in (
+                (set(life.titles) - past, own),
+                (set(lives[strangers[user]].titles) - set(life.titles), chance),
+            ):
+                seen[0] += sum(len(title) >= LONG_ENOUGH and title in text for title in titles)
+                seen[1] += len(titles)
+        expected = own[1] * chance[0] / max(1, chance[1])
+        if own[0] > TIMES_CHANCE * expected + 2:
+            yield f"{name}: texts name {own[0]} titles that their user came to later, {expected:.1f} by chance"
 
 
 def _of_users(audited: Audited) -> Iterator[tuple[str, FeatureSet]]:
