@@ -1,5 +1,7 @@
 """Nights that are killed, writers that race, readers that never stop: nothing is lost, mixed, or paid for twice."""
 
+import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from flows.night import nights, run_night
 from flows.verify import verify
 from storage import files
 from storage.cache import parts
@@ -108,3 +111,17 @@ def test_readers_during_publishes_see_whole_versions(tmp_path: Path, count: Call
     assert said == [""] * 4
     assert published >= publishes
     assert reads.value >= enough
+
+
+def test_a_night_that_died_is_seen_by_the_next_and_blocks_nobody(tmp_path: Path) -> None:
+    died = {"pid": 1, "boot": "b", "host": os.uname().nodename, "started": "2026-01-01T02:00:00Z"}
+    died |= {"heartbeat": 1_767_232_860, "purpose": "generate-features of 2026-01-01"}
+    (tmp_path / "writer.lock").write_text(json.dumps(died))
+    run_night(tmp_path, "generate-features", "2026-01-02", dict, then=lambda: None)
+    seen = {night["logical_date"]: (night["status"], night["seconds"]) for night in nights(tmp_path)}
+    assert seen["2026-01-01"] == ("died", 60.0)
+    assert seen["2026-01-02"][0] == "completed"
+
+    again = run_night(tmp_path, "generate-features", "2026-01-01", dict, then=lambda: None)
+    assert again["already_done"] is False
+    assert {night["status"] for night in nights(tmp_path)} == {"completed"}

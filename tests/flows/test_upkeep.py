@@ -48,7 +48,7 @@ def config(made: Path, tmp_path: Path) -> RunConfig:
 
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[100 if path.suffix == ".duckdb" else len(data) // 2] ^= 1  # a catalog has pages that nothing is on
     path.write_bytes(data)
 
 
@@ -170,9 +170,7 @@ def test_vacuum_removes_the_superseded_after_the_grace_period_and_never_more(con
     removed = upkeep.vacuum(config, grace_days=0, dry_run=False)
 
     assert would == removed
-    assert {"v000001", "writer.lock"} & {
-        path.name for path in (root / "features" / "user_preference").iterdir()
-    } == set()
+    assert files.numbers(root / "features" / "user_preference") == [2]
     assert not leftover.exists()
     assert live == content(root)
     assert texts.equals(query(root, "SELECT * EXCLUDE vector FROM user_preference ORDER BY ALL"))
@@ -247,9 +245,10 @@ def test_a_forgotten_models_other_rows_stay_as_they_were(config: RunConfig) -> N
     upkeep.forget(config, "u00001")
     after = load_run(root, "deepfm")
 
-    assert float(after.model.table[row].abs().sum()) == 0 < float(before.model.table[row].abs().sum())
-    same = [place for place in range(len(before.model.table)) if place != row]
-    assert before.model.table[same].equal(after.model.table[same])
+    old, new = before.model.table.detach(), after.model.table.detach()
+    assert float(new[row].abs().sum()) == 0 < float(old[row].abs().sum())
+    same = [place for place in range(len(old)) if place != row]
+    assert old[same].equal(new[same])
 
 
 def test_the_search_finds_what_is_planted_anywhere(config: RunConfig) -> None:
