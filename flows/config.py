@@ -32,6 +32,7 @@ import storage.datasets
 from ctr_models.train import TrainConfig
 from storage import split
 from storage.errors import ConfigError
+from storage.files import named
 from storage.plugins import load
 
 
@@ -181,6 +182,11 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "RunConfig":
+        for name in (*self.features, *self.models):
+            try:
+                named(Path(), name)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
         for name, feature in self.features.items():
             if feature.engine not in self.engines:
                 there = ", ".join(self.engines) or "none"
