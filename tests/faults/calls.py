@@ -142,7 +142,10 @@ class _Written:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._route("close", self._path, "", self._file.close)
+        try:
+            self._route("close", self._path, "", self._file.close)
+        finally:
+            self._file.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)

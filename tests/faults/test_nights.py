@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
 from flows.night import nights, run_night
 from flows.verify import verify
@@ -16,6 +17,8 @@ from storage.cache import parts
 from tests.faults.processes import PATIENCE, command, racer, reader, server
 from tests.faults.publishing import publish_texts
 from tests.flows.test_night import tiny
+
+pytestmark = pytest.mark.slow
 
 SHARD = 16
 KILLS_A_NIGHT = 10

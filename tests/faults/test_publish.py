@@ -5,13 +5,21 @@ import errno
 import multiprocessing
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from flows import steps
+from flows.cli import main
+from storage import files
 from storage.errors import StoreError
-from tests.faults.calls import Call, Fail, Kill, watched
+from tests.faults.calls import Call, Fail, Kill, Plan, carry_out, watched
 from tests.faults.publishing import PUBLISHINGS, Publishing, publish_watched
+from tests.flows.test_night import tiny
+
+pytestmark = pytest.mark.slow
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EACCES)
 
@@ -79,6 +87,34 @@ def test_the_nth_call_fails(name: str, code: int, persistent: bool, tmp_path: Pa
         assert one.see(root) == after, f"{calls[number - 1]} failed: the next run does not heal"
         shutil.rmtree(root)
     assert failed > len(calls) // 2
+
+
+@pytest.mark.parametrize("code", CODES, ids=[errno.errorcode[code] for code in CODES])
+def test_a_command_whose_nth_call_fails_ends_with_a_sentence(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[[int, int], int]
+) -> None:
+    """The exit status is not 0, the file is named, and the same command then finishes the work."""
+    path, config = tiny(tmp_path, users=15)
+    root = config.store.root
+    monkeypatch.setattr("sys.argv", ["nightshift", "generate", "-c", str(path)])
+    steps.ingest(config)
+    shutil.copytree(root, tmp_path / "old")
+
+    def generate(plan: Plan = carry_out) -> tuple[object, list[Call]]:
+        with watched(root, plan) as calls, pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, list(calls)
+
+    status, calls = generate()
+    truth = {name: files.version(root / "features" / name).content_hash for name in config.features}
+    assert status == 0
+    for number in np.random.default_rng(code).choice(len(calls), min(len(calls), count(4, len(calls))), replace=False):
+        shutil.rmtree(root)
+        shutil.copytree(tmp_path / "old", root)
+        status = generate(Fail(int(number) + 1, code, persistent=True))[0]
+        assert status == 0 or str(root) in str(status), f"{calls[number]}: {status}"
+        assert generate()[0] == 0
+        assert truth == {name: files.version(root / "features" / name).content_hash for name in config.features}
 
 
 @pytest.mark.parametrize("code", CODES, ids=[errno.errorcode[code] for code in CODES])

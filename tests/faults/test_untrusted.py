@@ -80,7 +80,7 @@ def test_a_section_cannot_be_called_by_a_path(section: str, tmp_path: Path) -> N
 
 
 FORBIDDEN = {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
-CALLS = {"eval", "exec", "system", "popen"}
+CALLS = {"eval", "exec", "os.system", "os.popen", "torch.load", "yaml.load"}
 
 
 @pytest.mark.parametrize("room", ["storage", "llm_features", "ctr_models", "flows"])
@@ -92,10 +92,7 @@ def test_nothing_that_is_read_can_bring_code(room: str) -> None:
                 names = {alias.name for alias in node.names} | {getattr(node, "module", "") or ""}
                 assert not names & FORBIDDEN, path
             if isinstance(node, ast.Call):
-                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-                owner = getattr(getattr(node.func, "value", None), "id", "")
-                assert (owner, name) != ("torch", "load"), path
-                assert not (name in CALLS and owner in ("", "os", "builtins")), path
+                assert ast.unparse(node.func) not in CALLS, path
                 for option in node.keywords:
                     value = getattr(option.value, "value", None)
                     assert not (option.arg in ("shell", "trust_remote_code") and value is not False), (path, option.arg)

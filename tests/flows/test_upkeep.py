@@ -22,6 +22,8 @@ from storage.ingest import load_dataset
 from storage.traces import traces
 from tests.flows.test_night import content, tiny
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
