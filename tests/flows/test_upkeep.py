@@ -10,6 +10,7 @@ import pytest
 
 from ctr_models.runs import load_run
 from flows import learning, recommending, steps, upkeep
+from flows.cli import main
 from flows.config import RunConfig
 from flows.night import run_night
 from flows.verify import verify
@@ -138,6 +139,31 @@ def test_verify_names_what_a_hash_does_not_show(config: RunConfig) -> None:
     lineage = {**run.meta["lineage"], "features": {"item_knowledge": {"version": 1, "content_hash": "0" * 64}}}
     files.publish(run.path.parent, {}, content_hash="other", meta={**run.meta, "lineage": lineage})
     assert "was made from another version 1 of item_knowledge" in verify(config, users=0)["problems"][0]
+
+
+def test_the_commands_say_what_they_did(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def asked(*arguments: str) -> tuple[object, str]:
+        monkeypatch.setattr("sys.argv", ["nightshift", *arguments, "-c", str(config.store.root.parent / "tiny.toml")])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return ended.value.code, said.out + said.err
+
+    part = parts(config.store.root / "texts")[0]
+    assert asked("verify", "--users", "5")[0] == 0
+    flip(part)
+    status, said = asked("verify")
+    assert (status, f"{part} is damaged" in said) == (1, True)
+    status, said = asked("repair")
+    assert (status, "set aside texts/" in said) == (0, True)
+    assert asked("repair") == (0, "nothing is damaged\n")
+    status, said = asked("vacuum", "--grace-days", "0", "--dry-run")
+    assert (status, "set aside by repair" in said, "bytes would go" in said) == (0, True, True)
+    assert "bytes removed" in asked("vacuum", "--grace-days", "0")[1]
+    status, said = asked("forget", "--user", "u00002")
+    assert (status, "0 speak of this person" in said) == (0, True)
 
 
 # ------------------------------------------------------------------------------------------------ vacuum
