@@ -10,6 +10,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="the full counts of the fault tests, hours on one core")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--full", default=False):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0))  # a full count takes as long as it takes
+
+
 @pytest.fixture(scope="session")
 def count(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     """`count(ci, full)`: how often a trial is to be made."""
