@@ -3,9 +3,12 @@
 No pickles: JSON and safetensors only. Loaded on the same machine, a run gives the same scores to the last bit.
 """
 
+import copy
 import hashlib
 import json
-from collections.abc import Mapping
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +29,8 @@ MEAN, COMPONENTS = "statistics.mean.", "statistics.components."
 
 
 def folder(root: Path, name: str) -> Path:
-    """Where the versions of run `name` are."""
-    return root / "runs" / name
+    """Where the versions of run `name` are. Raises ConfigError where it is no name."""
+    return files.named(root / "runs", name)
 
 
 def save_run(root: Path, name: str, run: Run) -> files.Version:
@@ -84,6 +87,25 @@ def load_run(root: Path, name: str, version: int | None = None) -> Run:
         raise StoreError(f"{found.path} was written by another version of nightshift: {error}") from error
     model.eval()
     return Run(config["kind"], options, train, model, vocabulary, statistics, metrics, found.meta["lineage"])
+
+
+def without_values(run: Run, gone: Mapping[str, Collection[str]]) -> tuple[Run, int]:
+    """`run` that no longer knows some values of its fields (name of a field -> values), and how many those were.
+
+    A value becomes a word that says nothing and its embedding row zero; every other row stays where it was.
+    """
+    fields, rows = [], []
+    for field in run.vocabulary.fields:
+        places = [place for place, value in enumerate(field.values) if value in gone.get(field.name, ())]
+        values = list(field.values)
+        for place in places:
+            values[place] = f"\0{secrets.token_hex(16)}"
+        fields.append(replace(field, values=tuple(values)))
+        rows += [field.offset + place for place in places]
+    model = copy.deepcopy(run.model)
+    with torch.no_grad():
+        model.table[rows] = 0
+    return replace(run, model=model, vocabulary=Vocabulary(tuple(fields))), len(rows)
 
 
 def run_names(root: Path) -> list[str]:

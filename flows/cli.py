@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from flows import cli_upkeep as upkeep
+from flows.cli_options import DEFAULT_CONFIG, ConfigPath, Overrides, load
+from flows.cli_study import study
 from storage.errors import NightshiftError
 
 app = typer.Typer(
@@ -31,14 +34,6 @@ ENVIRONMENT = TELEMETRY_OFF | {"PREFECT_LOGGING_EXTRA_LOGGERS": "storage,llm_fea
 """Nobody is told that this runs, and the steps' own log lines are shown. Set before any library is imported, unless the
 person set them otherwise."""
 
-ConfigPath = Annotated[
-    Path, typer.Option("--config", "-c", envvar="NIGHTSHIFT_CONFIG", help="The run's TOML file.", show_envvar=True)
-]
-Overrides = Annotated[
-    list[str], typer.Option("--set", help="Override one value: --set section.key=value. May be repeated.")
-]
-DEFAULT_CONFIG = Path("nightshift.toml")
-
 
 @app.command()
 def ingest(
@@ -57,7 +52,7 @@ def plan(config: ConfigPath = DEFAULT_CONFIG, overrides: Overrides = []) -> None
     """Dry run: which prompts are new, cached or skipped, how many tokens, how long, what cost. Writes nothing."""
     from flows import steps, summary
 
-    run = _load(config, overrides)
+    run = load(config, overrides)
     summary.show_plans([steps.plan(run, name) for name in run.features])
 
 
@@ -88,7 +83,7 @@ def evaluate(config: ConfigPath = DEFAULT_CONFIG, overrides: Overrides = []) -> 
     """Score the newest trained models on the test rows again and compare them, with intervals."""
     from flows import learning, summary
 
-    summary.show_models(learning.evaluate(_load(config, overrides)))
+    summary.show_models(learning.evaluate(load(config, overrides)))
 
 
 @app.command()
@@ -103,7 +98,7 @@ def recommend(
     from flows import summary
     from flows.recommending import recommend_one
 
-    summary.show_recommendations(recommend_one(_load(config, overrides), user, k=k, model=model))
+    summary.show_recommendations(recommend_one(load(config, overrides), user, k=k, model=model))
 
 
 @app.command()
@@ -117,26 +112,7 @@ def sql(
     from flows import summary
     from storage.catalog import query as ask
 
-    summary.show_frame(ask(_load(config, overrides).store.root, query), output)
-
-
-@app.command()
-def verify(
-    config: ConfigPath = DEFAULT_CONFIG,
-    overrides: Overrides = [],  # noqa: B006
-    users: Annotated[int, typer.Option("--users", min=0, help="Users whose joined rows are recomputed.")] = 500,
-) -> None:
-    """Read back every file against its hash, and recompute the point-in-time join of random users in plain Python."""
-    from flows.verify import verify as read_back
-
-    found = read_back(_load(config, overrides), users=users)
-    for problem in found["problems"]:
-        typer.echo(problem, err=True)
-    typer.echo(
-        f"{found['files']} files read back, {found['rows_checked']} joined rows of {found['users']} users recomputed: "
-        f"{len(found['problems'])} problems"
-    )
-    raise typer.Exit(code=1 if found["problems"] else 0)
+    summary.show_frame(ask(load(config, overrides).store.root, query), output)
 
 
 @app.command()
@@ -151,39 +127,8 @@ def nightly(
     from flows import summary
     from flows.nightly import nightly as night
 
-    _load(config, overrides)  # a wrong configuration is said before Prefect starts
+    load(config, overrides)  # a wrong configuration is said before Prefect starts
     summary.show_night(night(config=str(config), overrides=overrides, logical_date=date), str(config))
-
-
-study = typer.Typer(help="Compare recommenders under one protocol, and say which claims hold.", no_args_is_help=True)
-app.add_typer(study, name="study")
-
-
-@study.callback()
-def _study() -> None:
-    pass
-
-
-@study.command()
-def sequential(
-    config: ConfigPath = DEFAULT_CONFIG,
-    overrides: Overrides = [],  # noqa: B006
-) -> None:
-    """Sequential models x arms x seeds of the section [sequential], from where the study was left."""
-    from flows import steps
-    from flows.studies.sequential import sequential as run_study
-    from flows.studies.tables import claim_line
-    from storage.lock import WriterLock
-
-    run = _load(config, overrides)
-    with WriterLock(run.store.root, purpose="study"):
-        done = run_study(run)
-        steps.publish_catalog(run)
-    for claim in done["claims"]:
-        typer.echo(claim_line(claim))
-    typer.echo(
-        f"{done['parts']} parts, {done['computed']} of them computed now, in {done['seconds']} s: {done['results']}"
-    )
 
 
 @app.command()
@@ -194,14 +139,13 @@ def serve(
     """Serve the scheduled flows from this process (needs a Prefect server; without a work pool)."""
     from flows.serve import serve_all
 
-    run = _load(config, overrides)
+    run = load(config, overrides)
     serve_all(str(config), list(overrides), cron=run.schedule.cron, timezone=run.schedule.timezone)
 
 
-def _load(config: Path, overrides: list[str]) -> Any:
-    from flows.config import load_config
-
-    return load_config(config, overrides)
+for command in upkeep.COMMANDS:
+    app.command()(command)
+app.add_typer(study, name="study")
 
 
 def _as_writer(job: str, config: Path, overrides: list[str], work: Any) -> None:
@@ -209,7 +153,7 @@ def _as_writer(job: str, config: Path, overrides: list[str], work: Any) -> None:
     from flows import steps, summary
     from storage.lock import WriterLock
 
-    run = _load(config, overrides)
+    run = load(config, overrides)
     with WriterLock(run.store.root, purpose=job):
         done = work(steps, run)
         steps.publish_catalog(run)

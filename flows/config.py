@@ -24,6 +24,7 @@ from flows.sections import Plugin, Section, plugin
 from flows.studies.config import SequentialConfig
 from storage import split
 from storage.errors import ConfigError
+from storage.files import named
 
 
 class StoreConfig(Section):
@@ -133,6 +134,11 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "RunConfig":
+        for name in (*self.features, *self.models):
+            try:
+                named(Path(), name)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
         for name, feature in self.features.items():
             if feature.engine not in self.engines:
                 there = ", ".join(self.engines) or "none"

@@ -22,13 +22,12 @@ from storage import files
 from storage.errors import StoreError
 from storage.features import FeatureSet, feature_sets, load_features
 from storage.ingest import load_dataset
+from storage.layout import COMPARISONS
 from storage.snapshot import Snapshot, take_snapshot
 from storage.split import assign
 
 ARMS = ("without", "with", "permuted")
 """Base model; with the features; with the features' vectors given to strangers, which must not help."""
-COMPARISONS = "comparisons"
-"""Folder of the data root: for each model a version for each comparison of its arms, the numbers in the manifest."""
 
 
 def snapshot(config: RunConfig) -> Snapshot:
@@ -98,13 +97,13 @@ def _train_model(
     keys = {arm: _key(config, name, arm, _view(taken, arm)) for arm in arms}
     asked = _hash([keys, config.compare.model_dump(mode="json")])
     known = files.latest(root / COMPARISONS / name)
-    if known is not None and known.content_hash == asked:
+    trained = all(_stored(config, name, arm, keys[arm]) for arm in arms)  # a damaged run may have been set aside
+    if known is not None and known.content_hash == asked and trained:
         return {**known.meta["summary"], "trained": [], "seconds": round(time.time() - started, 2)}
     judged: dict[str, Evaluation] = {}
     speed: dict[str, float] = {}
     for arm in arms:
-        stored = files.latest(runs.folder(root, run_name(name, arm)))
-        if stored is not None and stored.meta["metrics"].get("key") == keys[arm]:
+        if _stored(config, name, arm, keys[arm]):
             judged[arm] = _judge(runs.load_run(root, run_name(name, arm)), _view(taken, arm))
             continue
         run = _fit(config, name, arm, data(arm))
@@ -116,6 +115,12 @@ def _train_model(
     files.publish(root / COMPARISONS / name, {}, content_hash=asked, meta={"summary": summary})
     took = round(time.time() - started, 2)
     return {**summary, "trained": list(speed), "samples_per_second": speed, "seconds": took}
+
+
+def _stored(config: RunConfig, name: str, arm: str, key: str) -> bool:
+    """Whether the newest run of an arm is the one that `key` decides."""
+    stored = files.latest(runs.folder(config.store.root, run_name(name, arm)))
+    return stored is not None and stored.meta["metrics"].get("key") == key
 
 
 def _fit(config: RunConfig, name: str, arm: str, data: Samples) -> Run:
@@ -137,7 +142,8 @@ def _view(taken: Snapshot, arm: str) -> Snapshot:
         sets = taken.features
     elif arm == "permuted":
         sets = {name: permuted(feature) for name, feature in taken.features.items()}
-    return Snapshot(taken.dataset, taken.samples, sets, taken.lineage)
+    lineage = {**taken.lineage, "features": taken.lineage["features"] if sets else {}}
+    return Snapshot(taken.dataset, taken.samples, sets, lineage)
 
 
 def _judge(run: Run, view: Snapshot) -> Evaluation:

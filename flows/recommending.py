@@ -34,7 +34,7 @@ def recommend_all(config: RunConfig) -> dict:
             content_hash=content_hash(rows, extra=made_from),
             meta={"run": f"{section.model} v{run.number}", "made_from": made_from},
         )
-    rows = pl.read_parquet(files.checked(version, "recommendations.parquet"), memory_map=False)
+    rows = files.read_table(version, "recommendations.parquet")
     seconds = round(time.time() - started, 2)
     summary = {"users": len(users), "rows": len(rows), "version": version.number, "seconds": seconds}
     return {"recommendations": summary, "example": _titled(rows.filter(user_id=users[0]), dataset.items, users[0])}

@@ -18,8 +18,8 @@ from llm_features import encoders
 from llm_features.encoders import Encoder
 from storage import plugins
 from storage.cache import Cache
+from storage.disk import write_atomic
 from storage.errors import ConfigError, StoreError
-from storage.files import write_atomic
 from storage.schema import Schema
 
 PART = 1024

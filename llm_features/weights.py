@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from storage.files import sha256_file
+from storage.disk import sha256_file
 
 
 def folder_hash(folder: Path) -> str:

@@ -1,17 +1,20 @@
 """What is already paid for? Append-only rows, addressed by a key that is a hash of everything that can change them.
 
 A cache is a folder of Parquet parts. A part's name is the sha256 of its bytes and it appears by one rename, so a part
-that is there is whole, and `verify` needs no manifest. A key that comes twice keeps its first row.
+that is there is whole, and every read compares the bytes with the name. A key that comes twice keeps its first row.
 """
 
+import contextlib
+import hashlib
+import io
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
 
+from storage.disk import make_folder, naming, reading, sha256_file, sync
 from storage.errors import StoreError
-from storage.files import naming, sha256_file, sync
 from storage.schema import Schema, check
 
 
@@ -22,9 +25,22 @@ def parts(folder: Path) -> list[Path]:
 
 def verify(folder: Path) -> list[str]:
     """Re-read every part of the cache in `folder`; one sentence for each that is not the bytes it was named for."""
-    return [
-        f"{part} is damaged: its sha256 is not its name" for part in parts(folder) if sha256_file(part) != part.stem
-    ]
+    problems = []
+    for part in parts(folder):
+        try:
+            read_part(part, columns=[])
+        except StoreError as error:
+            problems.append(str(error))
+    return problems
+
+
+def read_part(part: Path, *, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Some columns (or all) of a part, whose bytes are what its name says. Raises StoreError where they are not."""
+    with reading(part):
+        data = part.read_bytes()
+        if hashlib.sha256(data).hexdigest() != part.stem:
+            raise StoreError(f"{part} is damaged: its sha256 is not its name")
+        return pl.read_parquet(io.BytesIO(data), columns=None if columns is None else list(columns))
 
 
 class Cache:
@@ -39,10 +55,7 @@ class Cache:
         self.key = key
         self._parts: dict[str, Path] = {}
         for part in parts(folder):
-            try:
-                self._index(pl.read_parquet(part, columns=[key], memory_map=False)[key], part)
-            except pl.exceptions.PolarsError as error:
-                raise StoreError(f"{part} is damaged ({error}); see `nightshift verify`") from error
+            self._index(read_part(part, columns=[key])[key], part)
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -81,9 +94,7 @@ class Cache:
         asked = wanted.unique()
         names = list(columns or self.schema)
         paths = sorted({self._parts[key] for key in keys})
-        found = [
-            pl.read_parquet(p, columns=names, memory_map=False).join(asked, on=self.key, how="semi") for p in paths
-        ]
+        found = [read_part(path, columns=names).join(asked, on=self.key, how="semi") for path in paths]
         rows = pl.concat(found) if found else pl.DataFrame(schema=self.schema)
         rows = rows.unique(self.key, keep="first", maintain_order=True)
         return wanted.join(rows, on=self.key, how="left", maintain_order="left").select(names)
@@ -95,7 +106,7 @@ class Cache:
         """
         gone = {key for key in keys if key in self._parts}
         for part in sorted({self._parts[key] for key in gone}):
-            rows = pl.read_parquet(part, memory_map=False)
+            rows = read_part(part)
             kept = rows.filter([key not in gone for key in rows[self.key]])
             new = self._write(kept) if len(kept) else None
             with naming(part):
@@ -109,14 +120,15 @@ class Cache:
     def _write(self, rows: pl.DataFrame) -> Path:
         temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
         with naming(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             try:
                 rows.write_parquet(temporary)
                 sync(temporary)
                 part = self.folder / f"{sha256_file(temporary)}.parquet"
                 temporary.replace(part)
             except BaseException:
-                temporary.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
                 raise
             sync(self.folder)
         return part

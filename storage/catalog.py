@@ -4,7 +4,9 @@ The catalog is rebuilt under a temporary name and renamed into place, so a reade
 run writes: it goes on seeing the versions it opened. File lists come from manifests, never from globs.
 """
 
+import contextlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,9 +14,10 @@ import duckdb
 import polars as pl
 
 from storage import files
+from storage.disk import write_through
 from storage.errors import StoreError
 from storage.features import feature_sets, folder
-from storage.files import write_through
+from storage.layout import STUDIES, folders
 from storage.schema import EARLIEST, FEATURES, INTERACTIONS, ITEMS, QUARANTINE, RECOMMENDATIONS, REJECTED, USERS, Schema
 
 STANDARD_FEATURES = {"user_preference": "user_id", "item_knowledge": "item_id"}
@@ -23,6 +26,7 @@ STANDARD_FEATURES = {"user_preference": "user_id", "item_knowledge": "item_id"}
 NIGHT_COLUMNS = ["logical_date", "job", "status", "started_at", "seconds", "summary"]
 RUN_COLUMNS = ["name", "version", "model", "created_at", "metrics", "lineage"]
 
+_PATHS = re.compile(r"'((?:[^']|'')*\.parquet)'")
 _SQL_TYPES = {pl.String: "VARCHAR", pl.Int64: "BIGINT", pl.Int32: "INTEGER", pl.Float32: "FLOAT", pl.Boolean: "BOOLEAN"}
 
 
@@ -61,16 +65,40 @@ def build_catalog(root: Path, *, nights: Sequence[Mapping], runs: Sequence[Mappi
 
 
 def query(root: Path, sql: str) -> pl.DataFrame:
-    """Run one read-only SQL statement over the catalog. Raises StoreError where there is no catalog, or bad SQL."""
+    """Run one read-only SQL statement over the catalog, every file it may read checked against its manifest first.
+
+    Raises StoreError where there is no catalog, where a file is damaged, or the SQL is bad.
+    """
     if not path_of(root).is_file():
         raise StoreError(f"{path_of(root)} does not exist yet; run `nightshift nightly` (or `ingest`) first")
     try:
-        with duckdb.connect(str(path_of(root)), read_only=True) as connection:
+        with duckdb.connect(str(path_of(root)), read_only=True) as connection, contextlib.ExitStack() as holding:
+            for version, names in _files_read(connection, sql):
+                holding.enter_context(files.held(version))
+                for name in names:
+                    files.checked(version, name)
             return connection.sql(sql).pl()
-    except duckdb.Error as error:
+    except duckdb.ParserException as error:
         raise StoreError(f"SQL failed: {error}") from error
+    except duckdb.Error as error:
+        raise StoreError(f"{path_of(root)}: SQL failed: {error}") from error
     except AttributeError as error:  # a statement without a result, such as SET
         raise StoreError("the statement returned no rows; the catalog is read-only") from error
+
+
+def _files_read(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[files.Version, list[str]]]:
+    """Versions and names of the files behind every view that `sql`, or a macro in it, may mention."""
+    named = "SELECT {} FROM {} WHERE NOT internal"
+    macros = connection.sql(named.format("function_name, macro_definition", "duckdb_functions()")).fetchall()
+    said = sql.lower() + "".join(text.lower() for name, text in macros if name.lower() in sql.lower())
+    views = connection.sql(named.format("view_name, sql", "duckdb_views()")).fetchall()
+    found: dict[Path, list[str]] = {}
+    for name, text in views:
+        if name.lower().replace('"', '""') in said or "query" in said:  # query('...') may hold any name
+            for path in _PATHS.findall(text):
+                path = Path(path.replace("''", "'"))
+                found.setdefault(path.parent, []).append(path.name)
+    return [(files.read_version(folder), names) for folder, names in found.items()]
 
 
 def _dataset_views(connection: duckdb.DuckDBPyConnection, root: Path) -> bool:
@@ -140,8 +168,7 @@ def _recommendation_view(connection: duckdb.DuckDBPyConnection, root: Path) -> N
 
 def _study_views(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
     """`study_<name>` and `study_<name>_claims`, for the studies that have tables."""
-    parent = root / "studies"
-    for study in sorted(parent.iterdir()) if parent.is_dir() else []:
+    for study in folders(root / STUDIES):
         found = files.latest(study)
         if found is not None:
             for file, view in (("results", study.name), ("claims", f"{study.name}_claims")):

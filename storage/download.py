@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from storage.disk import write_through
 from storage.errors import ConfigError, DataError
-from storage.files import write_through
 
 logger = logging.getLogger(__name__)
 

@@ -42,8 +42,8 @@ class FeatureSet:
 
 
 def folder(root: Path, name: str) -> Path:
-    """Where the versions of feature set `name` are."""
-    return root / "features" / name
+    """Where the versions of feature set `name` are. Raises ConfigError where it is no name."""
+    return files.named(root / "features", name)
 
 
 def publish_features(
@@ -99,8 +99,8 @@ def publish_features(
 def load_features(root: Path, name: str, version: int | None = None) -> FeatureSet:
     """Read a version (the latest by default), every byte checked. Raises StoreError where there is none, or damage."""
     found = files.version(folder(root, name), version)
-    rows = pl.read_parquet(files.checked(found, "features.parquet"), memory_map=False)
-    vectors = pl.read_parquet(files.checked(found, "vectors.parquet"), memory_map=False)
+    rows = files.read_table(found, "features.parquet")
+    vectors = files.read_table(found, "vectors.parquet")
     places = vectors.select("text_hash", vector_row=pl.int_range(pl.len(), dtype=pl.Int32))
     rows = rows.join(places, on="text_hash", how="left", maintain_order="left")
     meta = found.meta

@@ -6,9 +6,8 @@ Renaming onto an existing version fails, so of two writers exactly one wins. Ver
 """
 
 import contextlib
-import hashlib
+import fcntl
 import json
-import os
 import re
 import shutil
 import time
@@ -19,10 +18,12 @@ from pathlib import Path
 
 import polars as pl
 
-from storage.errors import StoreError
+from storage.disk import make_folder, naming, read_sealed, reading, seal, sha256_file, sync
+from storage.errors import ConfigError, StoreError
 
 MANIFEST = "manifest.json"
 _VERSION = re.compile(r"v(\d{6,})")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -48,51 +49,6 @@ class Version:
         return self.manifest["meta"]
 
 
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Turn an operating-system error into a StoreError that names the file (a full disk, a missing permission)."""
-    try:
-        yield
-    except (OSError, pl.exceptions.ComputeError) as error:  # polars wraps the operating system's errors in its own
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise StoreError(f"cannot write {path}: {reason or error}; nothing stored before is touched") from error
-
-
-def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Flush a file, or a folder's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds the old bytes or the new ones, whatever happens. Raises StoreError."""
-    write_through(path, lambda temporary: temporary.write_bytes(data))
-
-
-def write_through(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file, flush it, and rename it to `path`. Raises StoreError naming `path`."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(temporary)
-            sync(temporary)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync(path.parent)
-
-
 def publish(
     parent: Path, write: Mapping[str, Callable[[Path], object]], *, content_hash: str, meta: Mapping[str, object]
 ) -> Version:
@@ -103,13 +59,16 @@ def publish(
     """
     current = latest(parent)
     if current is not None and current.content_hash == content_hash:
+        with naming(parent):
+            sync(parent)  # its writer may have died between the rename and this
         return current
     number = (current.number if current else 0) + 1
     target = parent / f"v{number:06d}"
     temporary = parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         with naming(target):
-            temporary.mkdir(parents=True)
+            make_folder(parent)
+            temporary.mkdir()
         files = {}
         for name, write_file in write.items():
             path = temporary / name
@@ -117,7 +76,7 @@ def publish(
                 write_file(path)
                 sync(path)
                 files[name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-        manifest = _seal(
+        manifest = seal(
             {"files": files, "content_hash": content_hash, "created_at": int(time.time()), "meta": dict(meta)}
         )
         with naming(target / MANIFEST):
@@ -138,56 +97,89 @@ def publish(
     return Version(target, number, manifest)
 
 
+def named(parent: Path, name: str) -> Path:
+    """The folder called `name` in `parent`. Raises ConfigError where the name could lead anywhere else."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} cannot name anything stored: use letters, digits, '_', '-' and '.', 100 at most")
+    return parent / name
+
+
+def numbers(parent: Path) -> list[int]:
+    """The numbers of all versions under `parent`, ascending, whether they can be read or not."""
+    with reading(parent):
+        if not parent.is_dir():
+            return []
+        return sorted(int(match[1]) for path in parent.iterdir() if (match := _VERSION.fullmatch(path.name)))
+
+
+def path_of(parent: Path, number: int) -> Path:
+    """Where version `number` under `parent` lies."""
+    return parent / f"v{number:06d}"
+
+
 def versions(parent: Path) -> list[Version]:
     """All complete versions under `parent`, oldest first."""
-    if not parent.is_dir():
-        return []
-    numbers = sorted(int(match[1]) for path in parent.iterdir() if (match := _VERSION.fullmatch(path.name)))
-    return [read_version(parent / f"v{number:06d}") for number in numbers]
+    return [read_version(path_of(parent, number)) for number in numbers(parent)]
 
 
 def latest(parent: Path) -> Version | None:
     """The newest complete version under `parent`, or None."""
-    if not parent.is_dir():
-        return None
-    numbers = [int(match[1]) for path in parent.iterdir() if (match := _VERSION.fullmatch(path.name))]
-    return read_version(parent / f"v{max(numbers):06d}") if numbers else None
+    there = numbers(parent)
+    return read_version(path_of(parent, there[-1])) if there else None
 
 
 def version(parent: Path, number: int | None = None) -> Version:
     """Version `number` under `parent`, or the latest. Raises StoreError listing what there is."""
-    found = latest(parent) if number is None else None
-    if number is not None and (parent / f"v{number:06d}").is_dir():
-        found = read_version(parent / f"v{number:06d}")
-    if found is None:
-        there = ", ".join(str(v.number) for v in versions(parent)) or "none"
-        raise StoreError(f"{parent} has no version {'at all' if number is None else number}; there are: {there}")
-    return found
+    there = numbers(parent)
+    if not there or number not in (None, *there):
+        listed = ", ".join(map(str, there)) or "none"
+        raise StoreError(f"{parent} has no version {'at all' if number is None else number}; there are: {listed}")
+    return read_version(path_of(parent, there[-1] if number is None else number))
 
 
 def read_version(path: Path) -> Version:
     """The version at `path`. Raises StoreError where its manifest is missing or damaged."""
     manifest = path / MANIFEST
-    try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-        sealed = dict(content)
-        seal = sealed.pop("seal")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise StoreError(f"{manifest} is missing or damaged ({error}); see `nightshift verify`") from error
-    if _seal(sealed)["seal"] != seal:
-        raise StoreError(f"{manifest} is damaged: its content does not match its seal")
-    return Version(path, int(path.name[1:]), content)
+    if not manifest.is_file():
+        raise StoreError(f"{manifest} is missing; see `nightshift verify`")
+    return Version(path, int(path.name[1:]), read_sealed(manifest))
+
+
+@contextlib.contextmanager
+def held(version: Version) -> Iterator[None]:
+    """Keep `vacuum` from taking this version while it is read; it falls with the process. Raises StoreError."""
+    with reading(version.path), (version.path / MANIFEST).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def is_held(version: Version) -> bool:
+    """Whether some reader holds this version now."""
+    with reading(version.path), (version.path / MANIFEST).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def checked(version: Version, name: str) -> Path:
     """Path of a version's file, after re-reading it against the manifest. Raises StoreError where it is damaged."""
     said = version.manifest["files"].get(name)
     path = version.path / name
-    if said is None or not path.is_file() or sha256_file(path) != said["sha256"]:
-        raise StoreError(
-            f"{path} is missing or damaged: it is not the file its manifest names; see `nightshift verify`"
-        )
+    with reading(path):
+        if said is None or not path.is_file() or sha256_file(path) != said["sha256"]:
+            raise StoreError(
+                f"{path} is missing or damaged: it is not the file its manifest names; see `nightshift verify`"
+            )
     return path
+
+
+def read_table(version: Version, name: str) -> pl.DataFrame:
+    """A version's Parquet file, whole and checked. Raises StoreError where it is damaged or cannot be read."""
+    path = checked(version, name)
+    with reading(path):
+        return pl.read_parquet(path, memory_map=False)
 
 
 def verify(version: Version) -> list[str]:
@@ -195,15 +187,13 @@ def verify(version: Version) -> list[str]:
     problems = []
     for name, said in version.manifest["files"].items():
         path = version.path / name
-        if not path.is_file():
-            problems.append(f"{path} is missing")
-        elif path.stat().st_size != said["bytes"]:
-            problems.append(f"{path} has {path.stat().st_size} bytes; its manifest says {said['bytes']}")
-        elif sha256_file(path) != said["sha256"]:
-            problems.append(f"{path} is damaged: its sha256 is not the one in its manifest")
+        try:
+            if not path.is_file():
+                problems.append(f"{path} is missing")
+            elif path.stat().st_size != said["bytes"]:
+                problems.append(f"{path} has {path.stat().st_size} bytes; its manifest says {said['bytes']}")
+            elif sha256_file(path) != said["sha256"]:
+                problems.append(f"{path} is damaged: its sha256 is not the one in its manifest")
+        except OSError as error:
+            problems.append(f"{path} cannot be read: {error.strerror}")
     return problems
-
-
-def _seal(manifest: Mapping[str, object]) -> dict:
-    text = json.dumps(manifest, sort_keys=True)
-    return {**manifest, "seal": hashlib.sha256(text.encode()).hexdigest()}

@@ -7,7 +7,7 @@ given share of any file, nothing is published. An interaction whose user or item
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ import storage.datasets
 from storage import files
 from storage.checks import REASONS, Checked, check_entities, check_interactions
 from storage.datasets import RawTable, RawTables
+from storage.disk import sha256_file
 from storage.errors import ConfigError, DataError, StoreError
+from storage.forget import forgotten, without
 from storage.interactions import Dataset
 from storage.plugins import load
 from storage.schema import QUARANTINE, content_hash
+from storage.vacuum import remove
 
 logger = logging.getLogger(__name__)
 
@@ -82,15 +85,17 @@ def ingest(source: str, options: Mapping[str, Any] | BaseModel, *, max_bad_share
         n_rows_read=rows.n_read,
         content_hash=_hash(dataset, quarantine),
         counts=counts,
-        sources=tuple({"file": p.name, "bytes": p.stat().st_size, "sha256": files.sha256_file(p)} for p in paths),
+        sources=tuple({"file": p.name, "bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in paths),
     )
 
 
 def publish_dataset(root: Path, ingested: Ingested) -> files.Version:
     """Store the dataset as a new version under `root`, or return the latest one where it holds the same.
 
-    Raises StoreError where a file cannot be written; then nothing is stored.
+    People whom `root` was told to forget (`storage.forget`) are left out. Raises StoreError where a file cannot be
+    written; then nothing is stored.
     """
+    ingested = _without_forgotten(root, ingested)
     dataset = ingested.dataset
     tables = (dataset.interactions, dataset.users, dataset.items, ingested.quarantine)
     return files.publish(
@@ -101,6 +106,7 @@ def publish_dataset(root: Path, ingested: Ingested) -> files.Version:
             "name": dataset.name,
             "domain": dataset.domain,
             "clock": dataset.clock,
+            "rows": {name: len(frame) for name, frame in zip(TABLES, tables, strict=True)},
             "counts": dict(ingested.counts),
             "sources": list(ingested.sources),
         },
@@ -112,11 +118,36 @@ def load_dataset(root: Path, version: int | None = None) -> Dataset:
     found = files.latest(root / "dataset") if version is None else files.version(root / "dataset", version)
     if found is None:
         raise StoreError(f"there is no data in {root} yet; run `nightshift ingest` first, with the same configuration")
-    interactions, users, items = (
-        pl.read_parquet(files.checked(found, f"{name}.parquet"), memory_map=False) for name in TABLES[:3]
-    )
+    interactions, users, items = (files.read_table(found, f"{name}.parquet") for name in TABLES[:3])
     meta = found.meta
     return Dataset(meta["name"], meta["domain"], meta["clock"], interactions, users, items)
+
+
+def publish_without_forgotten(root: Path) -> None:
+    """Publish the stored dataset again without people who were forgotten, and take away the versions before.
+
+    Raises StoreError.
+    """
+    every = files.versions(root / "dataset")
+    if not every:
+        return
+    meta = every[-1].meta
+    dataset, quarantine = load_dataset(root), files.read_table(every[-1], "quarantine.parquet")
+    stored = Ingested(dataset, quarantine, 0, every[-1].content_hash, meta["counts"], tuple(meta["sources"]))
+    kept = publish_dataset(root, stored)
+    for version in every:
+        if version.number != kept.number:
+            remove(version)
+
+
+def _without_forgotten(root: Path, ingested: Ingested) -> Ingested:
+    dataset = ingested.dataset
+    before = (dataset.interactions, dataset.users, ingested.quarantine)
+    after = without(forgotten(root), *before)
+    if [len(frame) for frame in before] == [len(frame) for frame in after]:
+        return ingested
+    dataset = replace(dataset, interactions=after[0], users=after[1])
+    return replace(ingested, dataset=dataset, quarantine=after[2], content_hash=_hash(dataset, after[2]))
 
 
 def _config(source: str, config: type[BaseModel], options: Mapping[str, Any]) -> BaseModel:

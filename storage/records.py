@@ -24,6 +24,7 @@ Quotes = Literal["none", "double", "backslash"]
 _WIDE = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _LONGEST_RECORD = 100  # lines of one quoted field; beyond it the quote is taken for a stray one
 _MOST_STRAYS = 1000  # in one file; then no further record is looked for beyond its line
+_ROOM, _PACKED = 1 << 30, 100  # a gzip file may hold so many bytes, or so many times its own
 _BLOCK = 1 << 28  # characters given to polars as one string; it holds less than 4 GiB in one
 
 
@@ -65,10 +66,21 @@ def read_delimited(
 def _read(path: Path, fmt: Format) -> bytes:
     """The bytes of a file, unpacked where it is gzip."""
     with _naming(path, fmt.expects):
-        packed = path.read_bytes()
-        data = gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = _unpacked(path, room=max(_ROOM, _PACKED * len(data)))
     _look_at(data[: 1 << 16], path, fmt.expects, separator=fmt.separator)
     return data
+
+
+def _unpacked(path: Path, *, room: int) -> bytes:
+    data = bytearray()
+    with gzip.open(path) as file:
+        while chunk := file.read(1 << 22):
+            data += chunk
+            if len(data) > room:
+                raise DataError(f"{path} unpacks to more than {room:,} bytes, which no table of text does")
+    return bytes(data)
 
 
 def read_lines(path: Path, *, expects: str) -> Iterator[bytes]:

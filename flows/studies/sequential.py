@@ -33,6 +33,7 @@ from storage.errors import ConfigError
 from storage.features import FeatureSet, load_features
 from storage.ingest import load_dataset
 from storage.interactions import Dataset
+from storage.layout import STUDIES, STUDY_PARTS
 from storage.plugins import load
 
 STUDY = "sequential"
@@ -63,7 +64,7 @@ class Study:
             computed += is_new
         table, claims = tables.results(self.config, self.data, parts), tables.claims(self.config, self.data, parts)
         published = files.publish(
-            self.root / "studies" / STUDY,
+            self.root / STUDIES / STUDY,
             {"results.parquet": table.write_parquet, "claims.parquet": claims.write_parquet},
             content_hash=_hash([table.write_json(), claims.write_json()]),
             meta={"split": self.config.split.kind, "parts": len(parts)},
@@ -116,7 +117,7 @@ class Study:
         arm: Arm | None = None,
     ) -> tuple[Part, bool]:
         """The stored part where it was made of the same, else a new one; and whether it is new."""
-        folder = self.root / "studies" / f"{STUDY}_parts" / "-".join(str(p) for p in (model, arm_name, seed) if p != "")
+        folder = self.root / STUDY_PARTS / ".".join(str(p) for p in (STUDY, model, arm_name, seed) if p != "")
         key = _hash([settings, self.data.lineage])
         stored = files.latest(folder)
         is_new = stored is None or stored.content_hash != key

@@ -12,18 +12,20 @@ import logging
 import os
 import queue
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Literal
-
-from pydantic import BaseModel, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from typing import Any
 
 from llm_features import engines
 from llm_features.engines import Completion, FinishReason, Request
+from llm_features.engines._openai_config import Config
 from llm_features.text import defang
 from storage.errors import ConfigError, GenerationError
+
+__all__ = ["Config", "Engine"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,37 +37,6 @@ LONGEST_WAIT = 60.0
 
 LONGEST_ASKED = 600.0
 """Seconds that a server may ask us to wait."""
-
-
-class Config(BaseModel, extra="forbid", frozen=True):
-    """Options of the engine."""
-
-    model: str
-    """The model's name at the server."""
-    base_url: str = "http://localhost:8000/v1"
-    """The server; not part of any key, so the same model may move."""
-    revision: str | None = None
-    """What you know of the model's version. Part of every key: change it when the model behind the name changes."""
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the server's key; without it none is sent."""
-    temperature: NonNegativeFloat | None = 0.0
-    """None: leave it to the server."""
-    top_p: float | None = Field(None, gt=0, le=1)
-    seed: int | None = None
-    extra_body: dict[str, JsonValue] = {}
-    """Further parameters of a request, as {chat_template_kwargs = {enable_thinking = false}}; in every key."""
-    max_model_len: PositiveInt | None = None
-    """Tokens of prompt and answer together that the model holds, where you know it."""
-    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the server calls the bound on an answer; some want the newer name."""
-    max_concurrency: PositiveInt = 64
-    """Requests under way at once."""
-    timeout: PositiveFloat = 300.0
-    """Seconds to wait for one answer."""
-    max_retries: NonNegativeInt = 8
-    """Further tries of a request that failed for a passing reason: about three minutes in all."""
-    first_wait: PositiveFloat = 1.0
-    """Seconds before the second try; each further wait is twice as long."""
 
 
 class Engine(engines.Engine):
@@ -134,7 +105,7 @@ class _Client:
     def __init__(self, config: Config, key: str) -> None:
         from openai import AsyncOpenAI
 
-        self._config = config
+        self._config, self._key = config, key
         self._server = AsyncOpenAI(api_key=key, base_url=config.base_url, timeout=config.timeout, max_retries=0)
         self._turns = asyncio.Semaphore(config.max_concurrency)
 
@@ -149,8 +120,8 @@ class _Client:
         except APIStatusError as error:
             if error.status_code in (401, 403):
                 where = f"in {config.api_key_env}" if config.api_key_env else "(api_key_env is not set)"
-                raise ConfigError(f"{config.base_url} refuses the key {where}: {_short(error)}") from None
-            logger.warning("%s does not list its models (%s)", config.base_url, _short(error))
+                raise ConfigError(f"{config.base_url} refuses the key {where}: {self._told(_short(error))}") from None
+            logger.warning("%s does not list its models (%s)", config.base_url, self._told(_short(error)))
             return
         except APIConnectionError as error:
             cause = error.__cause__ or error
@@ -174,7 +145,11 @@ class _Client:
                     break
                 wait = min(LONGEST_WAIT, self._config.first_wait * 2**turn) * random.uniform(0.5, 1.0)
                 await asyncio.sleep(max(wait, asked))
-        return Completion(request.key, said, "error")
+        return Completion(request.key, self._told(said), "error")
+
+    def _told(self, said: str) -> str:
+        """What a server said, without the key, which some servers repeat."""
+        return said.replace(self._key, "***") if len(self._key) > 4 else said
 
     async def close(self) -> None:
         """Drop what is under way."""
@@ -192,6 +167,9 @@ class _Client:
         found = await self._server.chat.completions.create(
             model=config.model, messages=messages, extra_body=config.extra_body or None, **given
         )
+        edition = re.escape(config.model) + r"([-:@.].*)?"
+        if not re.fullmatch(re.escape(config.answers_as) if config.answers_as else edition, str(found.model)):
+            return Completion(request.key, f"another model answered: {str(found.model)[:100]!r}", "error")
         choice = found.choices[0]
         text, reason = choice.message.content or "", str(choice.finish_reason)
         finish: FinishReason = "stop" if reason == "stop" else "length" if reason == "length" else "error"

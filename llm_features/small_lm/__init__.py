@@ -22,7 +22,7 @@ from llm_features.small_lm.training import Recipe, Shelf, make_model, train
 from llm_features.small_lm.vocabulary import build
 from llm_features.tokens import ChatTokens
 from storage.datasets import world
-from storage.files import naming
+from storage.disk import naming
 
 SHIPPED = Path(__file__).parent / "shipped"
 ABOUT = "made_from.json"

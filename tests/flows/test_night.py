@@ -216,7 +216,7 @@ def test_the_command_line_teaches_and_plans_without_writing(tmp_path: Path) -> N
     shown = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True).stdout
     for command in (
         *("ingest", "plan", "generate", "train", "evaluate"),
-        *("recommend", "sql", "verify", "nightly", "serve"),
+        *("recommend", "sql", "verify", "nightly", "serve", "audit", "repair", "vacuum", "forget"),
     ):
         assert command in shown
     planned = subprocess.run([*COMMAND, "plan", "-c", str(path)], capture_output=True, text=True, check=True).stdout

@@ -17,6 +17,7 @@ import pytest
 from flows.cli import TELEMETRY_OFF
 from flows.night import nights
 from storage import files
+from storage.disk import sha256_file
 from storage.lock import WriterLock
 from tests.flows.test_night import tiny
 
@@ -53,7 +54,7 @@ class Deployed:
     def written(self) -> dict[str, str]:
         """Everything in the data root that is not the lock, by its content."""
         paths = [path for path in self.root.rglob("*") if path.is_file() and path.name != "writer.lock"]
-        return {str(path.relative_to(self.root)): files.sha256_file(path) for path in sorted(paths)}
+        return {str(path.relative_to(self.root)): sha256_file(path) for path in sorted(paths)}
 
 
 def prefect(environment: dict[str, str], *arguments: str, expect: int | None = 0) -> str:

@@ -11,10 +11,12 @@ from flows.cli import app
 from flows.config import RunConfig, load_config
 from flows.studies import sequential
 from flows.studies.tables import claim_line
+from flows.upkeep import forget
 from storage.catalog import query
 from storage.errors import ConfigError
 from storage.features import publish_features
 from storage.files import publish
+from storage.inspect import inspect
 from storage.schema import EARLIEST, FEATURES, INTERACTIONS, QUARANTINE, REJECTED
 
 TOML = """
@@ -177,3 +179,17 @@ def test_a_wrong_study_is_refused_before_it_starts(config: RunConfig, tmp_path: 
 def test_a_run_without_a_study_has_nothing_to_study(config: RunConfig) -> None:
     with pytest.raises(ConfigError, match="no section"):
         sequential.sequential(config.model_copy(update={"sequential": None}))
+
+
+def test_a_study_is_verified_and_forgets_a_person(config: RunConfig) -> None:
+    sequential.sequential(config)
+    root = config.store.root
+    part = next((root / "study_parts").rglob("ranks.parquet"))
+    files, problems = inspect(root)
+    part.write_bytes(part.read_bytes()[:-1])
+
+    assert files > 10
+    assert [problem for problem in problems if "/features/title/" not in problem] == []  # its hashes are made up
+    assert any(str(part) in problem for problem in inspect(root)[1])
+    assert forget(config, "u3")["traces"] == []
+    assert not list((root / "study_parts").rglob("ranks.parquet"))

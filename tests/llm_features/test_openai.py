@@ -111,6 +111,12 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, {**whole, "choices": [answer]})
         elif word in ("length", "content_filter"):
             self._send(200, {**whole, "choices": [{**answer, "finish_reason": word}]})
+        elif word == "stranger":
+            self._send(200, {**whole, "model": "somebody-else", "choices": [answer]})
+        elif word == "edition":
+            self._send(200, {**whole, "model": "tiny-2026-01-01", "choices": [answer]})
+        elif word == "parrot":
+            self._send(400, {"error": {"message": f"bad key {self.headers['Authorization']}"}})
         elif word == "silent":
             nothing = {"role": "assistant", "content": None}
             self._send(200, {**whole, "usage": None, "choices": [{**answer, "message": nothing}]})
@@ -269,6 +275,48 @@ def test_the_key_comes_from_the_environment(
         answers(engine(api_key_env="MY_KEY"), ask("fine"))
 
     assert server.keys == ["Bearer s3cret", "Bearer none"]
+
+
+def test_another_models_answer_is_an_error(engine: Callable[..., Engine]) -> None:
+    """A dated edition of the model is the model; a name that the configuration gives is, too."""
+    found = answers(engine(), ask("stranger", "edition", "fine"))
+    assert [found[word].finish_reason for word in ("stranger", "edition", "fine")] == ["error", "stop", "stop"]
+    assert found["stranger"].text == "another model answered: 'somebody-else'"
+
+    assert answers(engine(answers_as="somebody-else"), ask("stranger"))["stranger"].finish_reason == "stop"
+    assert answers(engine(answers_as="somebody-else"), ask("edition"))["edition"].finish_reason == "error"
+
+
+def test_the_key_is_in_no_log_message_or_answer(
+    engine: Callable[..., Engine], server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though the server repeats it."""
+    monkeypatch.setenv("MY_KEY", "sk-very-s3cret")
+    with caplog.at_level(logging.DEBUG):
+        found = answers(engine(api_key_env="MY_KEY"), ask("parrot"))
+        server.models_status, server.models = 401, {"error": {"message": "no such key: sk-very-s3cret"}}
+        with pytest.raises(ConfigError, match=r"no such key: \*\*\*"):
+            answers(engine(api_key_env="MY_KEY"), ask("fine"))
+
+    assert found["parrot"].text.endswith("bad key Bearer ***")
+    assert "s3cret" not in caplog.text
+    assert "s3cret" not in repr(engine(api_key_env="MY_KEY").identity)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"base_url": "http://me:pw@host/v1"}, "must not hold a name, a password"),
+        ({"base_url": "http://host/v1?key=1"}, "must not hold a name, a password"),
+        ({"base_url": "file:///etc/passwd"}, "must be the address of a server"),
+        ({"extra_body": {"api_key": "x"}}, "looks like a secret"),
+        ({"extra_body": {"deep": [{"Authorization": "x"}]}}, "looks like a secret"),
+    ],
+)
+def test_secrets_are_refused_where_they_would_be_stored(options: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Config.model_validate({"model": "m", **options})
+    Config.model_validate({"model": "m", "extra_body": {"max_tokens": 3, "top_k": 1}})
 
 
 def test_where_text_goes_is_said_once(engine: Callable[..., Engine], caplog: pytest.LogCaptureFixture) -> None:

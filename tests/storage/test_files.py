@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from storage import files
+from storage.disk import write_atomic
 from storage.errors import StoreError
 
 
@@ -109,10 +110,10 @@ def test_of_writers_racing_for_one_version_the_number_that_won_is_the_number_on_
 
 
 def test_write_atomic_replaces_and_names_what_it_cannot_write(tmp_path: Path) -> None:
-    files.write_atomic(tmp_path / "a", b"1")
-    files.write_atomic(tmp_path / "a", b"2")
+    write_atomic(tmp_path / "a", b"1")
+    write_atomic(tmp_path / "a", b"2")
 
     assert (tmp_path / "a").read_bytes() == b"2"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     with pytest.raises(StoreError, match="cannot write"):
-        files.write_atomic(tmp_path / "a" / "b", b"3")
+        write_atomic(tmp_path / "a" / "b", b"3")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from storage import files
 from storage.checks import LONGEST_CONTENT, REASONS, check_entities, check_interactions
 from storage.datasets import Attribute, RawTable, RawTables, TimeFormat
+from storage.disk import sha256_file
 from storage.errors import DataError, StoreError
 from storage.ingest import ingest, load_dataset, publish_dataset
 from storage.schema import QUARANTINE
@@ -386,7 +387,7 @@ def test_a_dataset_is_read_back_as_it_was_published(tmp_path: Path) -> None:
     assert counts == version.meta["counts"]["interactions"]
     assert tuple(version.meta[key] for key in ("name", "domain", "clock")) == ("ml-1m", "movies", "time")
     ratings = folder / "ratings.dat"
-    source = {"file": "ratings.dat", "bytes": ratings.stat().st_size, "sha256": files.sha256_file(ratings)}
+    source = {"file": "ratings.dat", "bytes": ratings.stat().st_size, "sha256": sha256_file(ratings)}
     assert source in version.meta["sources"]
 
 

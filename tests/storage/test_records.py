@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage import records
+from storage.errors import DataError
 from storage.records import Format, read_delimited
 
 CSV = Format("columns a, b")
@@ -118,3 +119,12 @@ def test_what_python_writes_as_csv_is_read_back(tmp_path_factory: pytest.TempPat
     assert rows == found.select("a", "b").rows()
     starts = [2 + sum(a.count("\n") + b.count("\n") + 1 for a, b in rows[:i]) for i in range(len(rows))]
     assert starts == found["line"].to_list()
+
+
+def test_a_small_gzip_file_that_unpacks_to_everything_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_ROOM", 10_000)
+    (tmp_path / "bomb.csv").write_bytes(gzip.compress(b"a,b\n" + b"1" * 30_000_000))
+    with pytest.raises(DataError, match=r"bomb\.csv unpacks to more than"):
+        read_delimited(tmp_path / "bomb.csv", Format("a,b"), columns={"a": "a"})
