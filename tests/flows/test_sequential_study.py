@@ -15,8 +15,9 @@ from flows.upkeep import forget
 from storage.catalog import query
 from storage.errors import ConfigError
 from storage.features import publish_features
-from storage.files import publish
+from storage.ingest import Ingested, publish_dataset
 from storage.inspect import inspect
+from storage.interactions import Dataset
 from storage.schema import EARLIEST, FEATURES, INTERACTIONS, QUARANTINE, REJECTED
 
 TOML = """
@@ -78,13 +79,8 @@ def config(tmp_path: Path) -> RunConfig:
     ).unique(["user_id", "item_id"], keep="first")
     items = pl.DataFrame({"item_id": [f"i{n}" for n in range(20)], "title": [f"Title {n}" for n in range(20)]})
     users, nothing_bad = rows.select("user_id").unique().sort("user_id"), pl.DataFrame(schema=QUARANTINE)
-    tables = {"interactions": rows, "users": users, "items": items, "quarantine": nothing_bad}
-    publish(
-        root / "dataset",
-        {f"{name}.parquet": frame.write_parquet for name, frame in tables.items()},
-        content_hash="data",
-        meta={"name": "planted", "domain": "general", "clock": "time"},
-    )
+    dataset = Dataset("planted", "general", "time", rows, users, items)
+    publish_dataset(root, Ingested(dataset, nothing_bad, len(rows), "data", {}, ()))
     vectors = random.normal(size=(19, 12))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     facts = [(f"i{n}", EARLIEST, 0, 0, f"s{n}", f"k{n}", f"h{n}", f"text {n}", 2, False) for n in range(19)]
