@@ -35,7 +35,12 @@ HOMES = {
 
 LAZY = {"vllm", "transformers", "tokenizers", "peft", "openai", "sentence_transformers", "faiss", "sklearn", "typer"}
 """Imported inside functions only, except by the file that is nothing without it."""
-EAGER = {("flows/cli.py", "typer"), ("flows/cli_options.py", "typer"), ("flows/cli_upkeep.py", "typer")}
+EAGER = {
+    ("flows/cli.py", "typer"),
+    ("flows/cli_options.py", "typer"),
+    ("flows/cli_study.py", "typer"),
+    ("flows/cli_upkeep.py", "typer"),
+}
 
 NAMES = {"faiss-cpu": "faiss", "scikit-learn": "sklearn"}
 """Distributions that are called otherwise when imported."""
