@@ -133,7 +133,7 @@ def only_items(snapshot: Snapshot) -> Snapshot:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["deepfm", "dcnv2", "din"])  # one that pools and sums, one that crosses, one that attends
+@pytest.mark.parametrize("kind", ["deepfm", "dcnv2", "din"])  # sums, crosses, attends
 def test_text_tells_about_cold_items_and_permuted_text_does_not(kind: str) -> None:
     snapshot = make_world(users=150, items=200, rows=15_000)
     config = CONFIG.model_copy(update={"epochs": 8})
