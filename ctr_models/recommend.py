@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from ctr_models.nearest import flat_index
 from ctr_models.samples import gather, rating_above
 from ctr_models.similarity import compare_candidates
 from ctr_models.tables import encode_tables
@@ -66,7 +67,7 @@ class Recommender:
         self._popular = popular
         self._item_vectors = self._retrieval_vectors()
         self._indexed = np.flatnonzero(np.any(self._item_vectors != 0, axis=1))
-        self._index = _flat_index(self._item_vectors[self._indexed])
+        self._index = flat_index(self._item_vectors[self._indexed])
 
     def recommend(self, user_id: str, k: int = 10) -> pl.DataFrame:
         """The best `k` items the user has not interacted with: `user_id, item_id, score, rank` (from 1).
@@ -144,13 +145,3 @@ class Recommender:
             if text.entity == "item":
                 return text.unit[text.rows]
         return unit(self._prepared.items_VE.numpy()[self._tables.current])
-
-
-def _flat_index(vectors: np.ndarray):
-    """Exact inner-product search over the rows of a matrix."""
-    import faiss
-
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    if len(vectors):
-        index.add(np.ascontiguousarray(vectors, np.float32))
-    return index

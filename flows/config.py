@@ -134,7 +134,9 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "RunConfig":
-        for name in (*self.features, *self.models):
+        study = self.sequential
+        studied = (*study.models, *study.arms, *study.baselines, *study.hybrids) if study else ()
+        for name in (*self.features, *self.models, *studied):
             try:
                 named(Path(), name)
             except ConfigError as error:

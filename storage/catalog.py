@@ -48,10 +48,8 @@ def build_catalog(root: Path, *, nights: Sequence[Mapping], runs: Sequence[Mappi
             with duckdb.connect(str(temporary)) as connection:
                 clocked = _dataset_views(connection, root)
                 _feature_views(connection, root, clocked=clocked)
-                _table(
-                    connection, "nights", nights, ["logical_date", "job", "status", "started_at", "seconds", "summary"]
-                )
-                _table(connection, "runs", runs, ["name", "version", "model", "created_at", "metrics", "lineage"])
+                _table(connection, "nights", nights, NIGHT_COLUMNS)
+                _table(connection, "runs", runs, RUN_COLUMNS)
                 _recommendation_view(connection, root)
                 _study_views(connection, root)
                 connection.execute("CHECKPOINT")  # on close it would fail in silence, as on a full disk

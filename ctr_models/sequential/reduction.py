@@ -11,10 +11,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, Field, NonNegativeInt, model_validator
 
+from ctr_models.text import NO_VARIANCE
 from storage.errors import ConfigError
-
-NO_VARIANCE = 1e-6
-"""Directions with less than this share of the greatest variance hold rounding errors only."""
 
 
 class ItemInit(BaseModel, extra="forbid", frozen=True):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from ctr_models.nearest import flat_index
 from ctr_models.sequential.histories import Histories
 from ctr_models.sequential.model import ModelScorer
 from ctr_models.sequential.text import item_vectors, reduced
@@ -44,7 +45,7 @@ class Retriever:
         self._scorer = ModelScorer(run.model, len(ids) - 1, cold)
         there = np.isin(self._ids, catalogue.to_numpy())
         self._indexed = np.flatnonzero(self._scorer.recommendable & there)
-        self._index = _flat_index(self._scorer.table_VE.numpy()[self._indexed])
+        self._index = flat_index(self._scorer.table_VE.numpy()[self._indexed])
 
     def candidates(self, history: Sequence[str], n: int) -> list[str]:
         """At most `n` item ids the history does not hold, best first; none where the run knows no item of it.
@@ -59,13 +60,3 @@ class Retriever:
         many = min(len(self._indexed), n + len(set(usable)))
         found = self._indexed[self._index.search(query, many)[1][0]]
         return [str(self._ids[number]) for number in found if number not in set(known)][:n]
-
-
-def _flat_index(vectors: np.ndarray):
-    """Exact inner-product search over the rows of a matrix."""
-    import faiss
-
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    if len(vectors):
-        index.add(np.ascontiguousarray(vectors, np.float32))
-    return index

@@ -26,8 +26,8 @@ MEAN, COMPONENTS = "reduction.mean", "reduction.components"
 
 
 def folder(root: Path, name: str) -> Path:
-    """Where the versions of sequential run `name` are."""
-    return root / "sequential_runs" / name
+    """Where the versions of sequential run `name` are. Raises ConfigError where it is no name."""
+    return files.named(root / "sequential_runs", name)
 
 
 def save_run(root: Path, name: str, run: Run) -> files.Version:

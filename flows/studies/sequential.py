@@ -117,7 +117,8 @@ class Study:
         arm: Arm | None = None,
     ) -> tuple[Part, bool]:
         """The stored part where it was made of the same, else a new one; and whether it is new."""
-        folder = self.root / STUDY_PARTS / ".".join(str(p) for p in (STUDY, model, arm_name, seed) if p != "")
+        name = ".".join(str(p) for p in (STUDY, model, arm_name, seed) if p != "")
+        folder = files.named(self.root / STUDY_PARTS, name)
         key = _hash([settings, self.data.lineage])
         stored = files.latest(folder)
         is_new = stored is None or stored.content_hash != key

@@ -189,3 +189,13 @@ def test_a_study_is_verified_and_forgets_a_person(config: RunConfig) -> None:
     assert any(str(part) in problem for problem in inspect(root)[1])
     assert forget(config, "u3")["traces"] == []
     assert not list((root / "study_parts").rglob("ranks.parquet"))
+
+
+@pytest.mark.parametrize("table", ["models", "arms", "baselines", "hybrids"])
+def test_no_name_leads_out_of_the_data_root(table: str, config: RunConfig, tmp_path: Path) -> None:
+    text = TOML.format(root=config.store.root)
+    named = next(line for line in text.splitlines() if line.startswith(f"[sequential.{table}."))
+    (tmp_path / "evil.toml").write_text(text.replace(named, f'[sequential.{table}."../../evil"]'))
+
+    with pytest.raises(ConfigError, match="cannot name anything stored"):
+        load_config(tmp_path / "evil.toml")
