@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ctr_models import adaptors, zoo
 from ctr_models.adaptors import AdaptorConfig, Texts
@@ -48,10 +49,10 @@ class CTRModel(nn.Module):
     ) -> None:
         """kind: a file of the zoo. Raises ConfigError where there is no such file."""
         super().__init__()
-        width = config.width
+        width, self.first_order = config.width, config.first_order
         self.table = nn.Parameter(torch.randn(vocabulary.size, width) * 0.01)
         self.table.data[0] = 0
-        self.text = adaptors.make(adaptor, statistics, width)
+        self.text = adaptors.make(adaptor, statistics, width - config.first_order)
         self.rating = vocabulary.named(RATING)
         self.item_texts = [each.name for each in statistics if each.entity == "item"]
         self.user_texts = [each.name for each in statistics if each.entity == "user"]
@@ -88,11 +89,11 @@ class CTRModel(nn.Module):
                     users[name] = prepared.users[name].index_select(0, rows_B)
                 else:
                     users[name] = self._adapted(name, rows_B, vectors[name])
-                fields.append(users[name][:, None, :width])
+                fields.append(self._text_field(users[name]))
         related = self.text.relate(Texts(texts, target_rows, history_rows, batch.liked_BL, users))
-        fields += [field[:, None] for field in related]
+        fields += [self._text_field(field) for field in related]
         if self.text.similarity is not None:
-            fields.append(self.text.compare(batch.similarity_BS)[:, None])
+            fields.append(self._text_field(self.text.compare(batch.similarity_BS)))
         nothing = torch.zeros(0, 0, dtype=torch.int32)
         channels = [
             Channel(items_VE, history_rows, target_BE, values_VA, values_VA.index_select(0, target_rows)),
@@ -110,7 +111,7 @@ class CTRModel(nn.Module):
         for place, name in enumerate(self.item_texts):
             if name in self.text.sides:
                 texts[name] = self._adapted(name, entities.text[rows, place], vectors[name])
-                fields.append(texts[name][:, None, : self.table.shape[1]])
+                fields.append(self._text_field(texts[name]))
         items_VE = torch.cat(fields, dim=1).flatten(1)
         return torch.cat([torch.zeros_like(items_VE[:1]), items_VE[1:]]) if texts else items_VE, texts
 
@@ -119,6 +120,11 @@ class CTRModel(nn.Module):
         fields = [lookup(self.table, entities.single[rows])]
         fields += [mean_pool(self.table, values[rows])[:, None] for values in entities.lists]
         return torch.cat(fields, dim=1)
+
+    def _text_field(self, text_ND: Tensor) -> Tensor:
+        """An adapted text, without the adaptor's own numbers, as a field without first-order weights: [N, 1, D]."""
+        field = text_ND[:, None, : self.text.width]
+        return functional.pad(field, (self.first_order, 0)) if self.first_order else field
 
     def _adapted(self, name: str, rows: Tensor, vectors: Tensor) -> Tensor:
         """Texts as fields and what the adaptor keeps of them: [rows, D + own]; each distinct text is adapted once."""

@@ -108,10 +108,10 @@ def similarities(
         if windows is not None:
             low, high = int(windows[block, 0].min(initial=high)), int(windows[block, 1].max(initial=0))
         there, likes = history[low:high] > 0, liked[low:high]
-        if not there.any():
+        sides = [np.flatnonzero(there & likes), np.flatnonzero(there & ~likes)]
+        places, n_liked = low + np.concatenate(sides), len(sides[0])
+        if not len(places):
             continue
-        places = low + np.concatenate([np.flatnonzero(there & likes), np.flatnonzero(there & ~likes)])
-        n_liked = int(np.count_nonzero(there & likes))
         mine, theirs = text.unit[targets[block]], text.unit[history[places]]
         if windows is None:
             out[block] = _all_seen(mine, theirs, n_liked)

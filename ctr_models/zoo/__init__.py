@@ -10,7 +10,7 @@ A network never sees ids, columns or where a field came from. Contract, tested f
 Shapes: B rows, F fields, D width of a field, L places of a history, V rows of a channel's table, E its width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
@@ -20,6 +20,8 @@ from torch import Tensor
 
 from ctr_models.layers import lookup, mean_pool
 
+ROLES = 3
+"""What a value can be: a field of the row, of an item in the liked, or of one in the disliked history."""
 Hidden = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
@@ -41,14 +43,24 @@ class NetworkConfig(BaseModel, extra="forbid", frozen=True):
         """Numbers a field brings; models with a weight beside the embedding ask for more."""
         return self.embedding_size
 
+    @property
+    def first_order(self) -> int:
+        """How many of them, the first, are weights that only values of the table have: a text's are zero."""
+        return 0
+
 
 class FirstOrderConfig(NetworkConfig, frozen=True):
-    """One number more in every embedding is its value's first-order weight, all in one table."""
+    """Further numbers in every embedding are its value's first-order weights, one for each role, all in one table."""
 
     @property
     def width(self) -> int:
-        """The embedding and its first-order weight."""
-        return self.embedding_size + 1
+        """The first-order weights and the embedding."""
+        return ROLES + self.embedding_size
+
+    @property
+    def first_order(self) -> int:
+        """A value weighs as a field, in the liked, and in the disliked history."""
+        return ROLES
 
 
 @dataclass(frozen=True)
@@ -114,23 +126,43 @@ def in_roles(inputs: Inputs) -> Tensor:
     of the example in Rendle 2010, "Factorization Machines", figure 1). A history weighs 1 in all, as there.
     """
     width = inputs.fields_BFD.shape[2]
-    roles = [inputs.fields_BFD[..., : width // 3]]
+    roles = [inputs.fields_BFD[..., : width // ROLES]]
     for role, chosen in enumerate((inputs.liked_BL, ~inputs.liked_BL), start=1):
         for channel in inputs.channels:
             if channel.target_BE is not None:
-                table_VK3D = channel.table_VE.unflatten(1, (-1, 3, width // 3))
+                table_VK3D = channel.table_VE.unflatten(1, (-1, ROLES, width // ROLES))
                 mean = mean_pool(table_VK3D[:, :, role].flatten(1), channel.rows_BL * chosen)
-                roles.append(mean.unflatten(1, (-1, width // 3)))
+                roles.append(mean.unflatten(1, (-1, width // ROLES)))
     return torch.cat([role.expand(len(inputs.fields_BFD), -1, -1) for role in roles], dim=1)
 
 
 def pooled_history(inputs: Inputs) -> Tensor:
     """Mean of the liked and mean of the disliked history as fields [B, pooled fields, D]; zero where there is none."""
+    return torch.cat([pool for *_, pool in _pools(inputs)], dim=1).expand(len(inputs.fields_BFD), -1, -1)
+
+
+def first_order(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """Sum of the first-order weights [B], and fields with the pooled history, without them, [B, F + pooled fields, D].
+
+    For a `FirstOrderConfig`. As in <w, x> of the papers, x is 1 for each item of the history, in a role of its own: its
+    weights add up, while its embeddings are averaged.
+    """
+    sizes = [ROLES, inputs.fields_BFD.shape[2] - ROLES]
+    weights_BFR, embeddings = inputs.fields_BFD.split(sizes, dim=2)
+    fields, weight_B = [embeddings], weights_BFR[..., 0].sum(dim=1)
+    for role, items, pool in _pools(inputs):
+        weights_BFR, embeddings = pool.split(sizes, dim=2)
+        fields.append(embeddings.expand(len(inputs.fields_BFD), -1, -1))
+        weight_B = weight_B + items * weights_BFR[..., role].sum(dim=1)
+    return weight_B, torch.cat(fields, dim=1)
+
+
+def _pools(inputs: Inputs) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Role (1 liked, 2 disliked), how many items that history has, and their mean, [rows of the history, fields, D]."""
     width = inputs.fields_BFD.shape[2]
-    pools = []
     for channel in inputs.channels:
         if channel.target_BE is not None:
-            for chosen in (inputs.liked_BL, ~inputs.liked_BL):
-                mean = mean_pool(channel.table_VE, channel.rows_BL * chosen)
-                pools.append(mean.unflatten(1, (-1, width)))
-    return torch.cat(pools, dim=1).expand(len(inputs.fields_BFD), -1, -1)
+            for role, chosen in enumerate((inputs.liked_BL, ~inputs.liked_BL), start=1):
+                rows_BL = channel.rows_BL * chosen
+                mean = mean_pool(channel.table_VE, rows_BL)
+                yield role, (rows_BL != 0).sum(dim=1), mean.unflatten(1, (-1, width))

@@ -4,11 +4,10 @@ Guo, Tang, Ye, Li, He 2017, "DeepFM: A Factorization-Machine based Neural Networ
 history enters as the mean of its liked and the mean of its disliked items.
 """
 
-import torch
 from torch import Tensor, nn
 
 from ctr_models.layers import MLP, pairwise_products
-from ctr_models.zoo import FirstOrderConfig, Hidden, Inputs, Shape, pooled_history
+from ctr_models.zoo import FirstOrderConfig, Hidden, Inputs, Shape, first_order
 
 
 class Config(FirstOrderConfig, frozen=True):
@@ -26,6 +25,5 @@ class Network(nn.Module):
         self.mlp = MLP(fields * config.embedding_size, config.hidden, 1, dropout=config.dropout)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        fields = torch.cat([inputs.fields_BFD, pooled_history(inputs)], dim=1)
-        first_order, embeddings = fields[..., 0].sum(dim=1), fields[..., 1:]
-        return first_order + pairwise_products(embeddings) + self.mlp(embeddings.flatten(1)).squeeze(1)
+        weight_B, embeddings = first_order(inputs)
+        return weight_B + pairwise_products(embeddings) + self.mlp(embeddings.flatten(1)).squeeze(1)

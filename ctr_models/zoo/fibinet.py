@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from ctr_models.layers import MLP
-from ctr_models.zoo import FirstOrderConfig, Hidden, Inputs, Shape, pooled_history
+from ctr_models.zoo import FirstOrderConfig, Hidden, Inputs, Shape, first_order
 
 
 class Config(FirstOrderConfig, frozen=True):
@@ -35,10 +35,9 @@ class Network(nn.Module):
         self.mlp = MLP(fields * (fields - 1) * size, config.hidden, 1, dropout=config.dropout)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        fields = torch.cat([inputs.fields_BFD, pooled_history(inputs)], dim=1)
-        first_order, embeddings = fields[..., 0].sum(dim=1), fields[..., 1:]
+        weight_B, embeddings = first_order(inputs)
         pairs_BPD = self.pairs(embeddings, self.importance(embeddings))
-        return first_order + self.mlp(pairs_BPD.flatten(1)).squeeze(1)
+        return weight_B + self.mlp(pairs_BPD.flatten(1)).squeeze(1)
 
 
 class Importance(nn.Module):

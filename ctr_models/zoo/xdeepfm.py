@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from ctr_models.layers import MLP
-from ctr_models.zoo import FirstOrderConfig, Hidden, Inputs, Shape, pooled_history
+from ctr_models.zoo import FirstOrderConfig, Hidden, Inputs, Shape, first_order
 
 
 class Config(FirstOrderConfig, frozen=True):
@@ -35,10 +35,9 @@ class Network(nn.Module):
         self.mlp = MLP(fields * config.embedding_size, config.hidden, 1, dropout=config.dropout)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        fields = torch.cat([inputs.fields_BFD, pooled_history(inputs)], dim=1)
-        first_order, embeddings = fields[..., 0].sum(dim=1), fields[..., 1:]
+        weight_B, embeddings = first_order(inputs)
         crossed = self.out(self.cin(embeddings)) + self.mlp(embeddings.flatten(1))
-        return first_order + crossed.squeeze(1)
+        return weight_B + crossed.squeeze(1)
 
 
 class CIN(nn.Module):
