@@ -11,13 +11,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.lr_scheduler import LinearLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ctr_models.adaptors import AdaptorConfig, ChosenAdaptor, hybrid_experts
@@ -39,6 +40,8 @@ class TrainConfig(BaseModel, extra="forbid", frozen=True):
     epochs: PositiveInt = 40
     patience: PositiveInt = 5
     """Epochs without a better validation AUC before training stops."""
+    schedule: Literal["constant", "linear"] = "constant"
+    """The learning rate stays, or falls in a straight line to zero over all `epochs`: about as good in half of them."""
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """What a step keeps of the average of the weights: 0.99 is an average over about 100 steps; 0 is none."""
     seed: NonNegativeInt = 0
@@ -100,10 +103,11 @@ def fit(
         places = samples.split["train"]
         model.text.fit_scale(samples.similarity[places])
         optimizer = _optimizer(model, options, config.text)
+        batches = math.ceil(len(places) / config.batch_size)
+        falling = LinearLR(optimizer, 1, 0, config.epochs * batches) if config.schedule == "linear" else None
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging))
         kept: CTRModel = averaged.module  # type: ignore[assignment]
         vectors = {text.name: text.vectors for text in texts}
-        batches = math.ceil(len(places) / config.batch_size)
         history: list[dict[str, float]] = []
         best: dict[str, Tensor] = {}
         best_epoch, best_auc, seconds = 0, float("nan"), 0.0
@@ -118,6 +122,8 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
+                if falling:
+                    falling.step()
                 averaged.update_parameters(model)
                 total += loss.item() * len(chosen)
                 if progress:

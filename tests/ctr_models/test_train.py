@@ -88,6 +88,24 @@ def test_the_moving_average_of_the_weights_is_kept(averaging: float) -> None:
     torch.testing.assert_close(run.model.table.detach(), expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_the_learning_rate_stays_or_falls_in_a_line(schedule: str) -> None:
+    rates: list[list[float]] = []
+
+    def remember(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        rates.append([group["lr"] for group in optimizer.param_groups])
+
+    hook = register_optimizer_step_post_hook(remember)
+    try:
+        run = train(make_world(), config=CONFIG.model_copy(update={"epochs": 3, "patience": 3, "schedule": schedule}))
+    finally:
+        hook.remove()
+    left = 1 - np.arange(len(rates)) / len(rates) if schedule == "linear" else np.ones(len(rates))
+
+    assert len(run.metrics["epochs"]) == 3
+    np.testing.assert_allclose(np.array(rates), run.options.learning_rate * left[:, None] * [[1, 1, 1]], rtol=1e-6)
+
+
 def test_progress_is_told_for_every_batch() -> None:
     seen: list[Progress] = []
     samples = encode(make_world(), CONFIG.samples)
