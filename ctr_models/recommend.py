@@ -125,7 +125,7 @@ class Recommender:
         On one thread: a few hundred rows are scored before a second thread has been woken.
         """
         user_text = self._tables.users.text.numpy()[user]
-        window, versions = self._samples.similarity_history, self._tables.current[items]
+        window, versions = self._samples.max_history, self._tables.current[items]
         with torch.inference_mode(), cpu_threads(1):
             similarity = compare_candidates(self._tables, self._texts, user, versions, user_text, window=window)
             batch = gather(

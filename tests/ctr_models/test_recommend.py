@@ -20,7 +20,7 @@ from storage.schema import RECOMMENDATIONS
 from storage.snapshot import Snapshot
 from tests.ctr_models.conftest import make_world, store, without_features
 
-CONFIG = TrainConfig(batch_size=256, epochs=3, threads=1, samples=SampleConfig(max_history=20, similarity_history=50))
+CONFIG = TrainConfig(batch_size=256, epochs=3, threads=1, samples=SampleConfig(max_history=20))
 KINDS = plugins.available(zoo)
 
 

@@ -14,7 +14,7 @@ from storage.errors import ConfigError, StoreError
 from storage.snapshot import Snapshot, join_as_of
 from tests.ctr_models.conftest import World
 
-CONFIG = SampleConfig(max_history=7, similarity_history=11)
+CONFIG = SampleConfig(max_history=7)
 
 
 def past(snapshot: Snapshot, sample: dict) -> list[dict]:

@@ -20,7 +20,7 @@ from storage.features import FeatureSet
 from storage.snapshot import Snapshot
 from tests.ctr_models.conftest import make_world, without_features
 
-CONFIG = TrainConfig(batch_size=128, epochs=4, threads=1, samples=SampleConfig(max_history=10, similarity_history=20))
+CONFIG = TrainConfig(batch_size=128, epochs=4, threads=1, samples=SampleConfig(max_history=10))
 
 
 def options(kind: str, **values: object) -> NetworkConfig:
