@@ -94,7 +94,7 @@ def test_similarities_follow_their_definition(world: World) -> None:
         sample = snapshot.samples.row(place, named=True)
         got = dict(zip(names, samples.similarity[place].tolist(), strict=True))
         target = texts.get(sample["item_id"])
-        newest = [r for r in past(snapshot, sample)[-11:] if r["item_id"] in texts]
+        newest = [r for r in past(snapshot, sample)[-7:] if r["item_id"] in texts]
         expected = dict.fromkeys(names, np.nan)
         if target is not None and newest:
             sims = [(cosine(matrix[target + 1], matrix[texts[r["item_id"]] + 1]), r["rating"] > 3) for r in newest]
