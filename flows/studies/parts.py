@@ -28,12 +28,21 @@ def keep(
     return files.publish(files.named(root / STUDY_PARTS, name), _writers(tables), content_hash=key, meta=meta)
 
 
+def published(root: Path, study: str, key: str) -> files.Version | None:
+    """The newest tables of a study, where they were made of what `key` is the hash of."""
+    found = files.latest(root / STUDIES / study)
+    return found if found is not None and found.content_hash == key else None
+
+
 def publish_tables(
-    root: Path, study: str, tables: Mapping[str, pl.DataFrame], meta: Mapping[str, object]
+    root: Path, study: str, tables: Mapping[str, pl.DataFrame], meta: Mapping[str, object], *, key: str | None = None
 ) -> files.Version:
-    """Publish the tables of a study as `<name>.parquet`, or return the version that already holds them."""
-    said = [[name, table.write_json()] for name, table in tables.items()]
-    return files.publish(root / STUDIES / study, _writers(tables), content_hash=digest(said), meta=meta)
+    """Publish the tables of a study as `<name>.parquet`, or return the version that already holds them.
+
+    key: hash of what they are made of; of what they say if None.
+    """
+    key = key or digest([[name, table.write_json()] for name, table in tables.items()])
+    return files.publish(root / STUDIES / study, _writers(tables), content_hash=key, meta=meta)
 
 
 def digest(value: object) -> str:
