@@ -111,12 +111,14 @@ def _ctr(name: str, run: Any, *, dry_run: bool, workers: int | None) -> None:
         typer.echo(claim_line(claim))
     for saving in done["savings"]:
         typer.echo(saving_line(saving))
-    typer.echo(f"{done['tuning']}\n{done['guard']}")
+    for said in dict.fromkeys([*done["warnings"], done["tuning"], done["guard"]]):
+        typer.echo(said)
     _say_done(done)
 
 
 def _say_planned(plan: Mapping[str, Any]) -> None:
-    typer.echo(f"{plan['guard']}\n{plan['tuning']}")
+    for said in dict.fromkeys([*plan["warnings"], plan["tuning"], plan["guard"]]):
+        typer.echo(said)
     typer.echo(
         f"{plan['fits']:,} fits, {plan['stored']:,} of them stored; {plan['row_epochs']:,} rows x epochs at most"
     )

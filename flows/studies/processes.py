@@ -50,10 +50,12 @@ def spread(
         return
     spawn = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
     with contextlib.ExitStack() as stack:
-        idle = [stack.enter_context(_process(spawn, make, context, threads)) for _ in range(processes)]
+        idle: list[Connection] = []
         busy: list[Connection] = []
         while waiting or busy:
-            while waiting and idle:
+            while waiting and (idle or len(busy) < processes):
+                if not idle:
+                    idle.append(stack.enter_context(_process(spawn, make, context, threads)))
                 busy.append(idle.pop())
                 busy[-1].send(waiting.pop(0))
             for connection in wait(busy):

@@ -13,6 +13,7 @@ from flows import learning
 from flows.cli import app
 from flows.config import load_config
 from flows.studies.ctr import study
+from flows.studies.ctr.plan import Plan
 from storage.catalog import query
 from storage.errors import ConfigError, StoreError
 from storage.features import publish_features
@@ -198,6 +199,7 @@ def test_an_ablation_without_controls_says_so_first(configuration: Path) -> None
 
     assert said[0].startswith("uncontrolled: deepfm: both beats base on 50 % of the rows: ")
     assert any(line.startswith("uncontrolled: deepfm: both beats items on 50 % of the rows: ") for line in said)
+    assert "uncontrolled: items has not both a permuted and a random control beside it" in said
     claims = query(load_config(configuration).store.root, "SELECT * FROM study_ablation_claims")
     assert not claims["controlled"].any()
     assert set(claims["claim"]) == {"text beats base", "arm beats arm"}
@@ -209,9 +211,13 @@ def test_trials_are_chosen_by_validation_on_the_first_seed_and_cost_all_arms_the
     sets = [part for override in fast for part in ("--set", override)]
     done = command(configuration, "sample_efficiency", "--workers", "1", *sets)
     run = load_config(configuration, fast)
-    parts = study.Plan(run, "sample_efficiency", run.sample_efficiency, learning.snapshot(run)).parts  # type: ignore[arg-type]
+    assert run.sample_efficiency is not None
+    parts = Plan(run, "sample_efficiency", run.sample_efficiency, learning.snapshot(run)).parts
 
-    assert "tuned: 2 trials for each model, arm and fraction on seed 0, chosen by validation AUC" in done.output
+    assert (
+        "tuned: 2 trials (configured, small) for each model, arm and fraction on seed 0, chosen by validation AUC"
+        in done.output
+    )
     assert len(parts) == 4 * 2
     for (_, _, _, seed), part in parts.items():
         assert (part.meta["trial"], len(part.meta["tried"])) == ("configured", 2 if seed == 0 else 1)

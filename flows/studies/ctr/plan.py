@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctr_models import runs
 from flows.learning import run_name
-from flows.studies.ctr.config import CTRStudyConfig
+from flows.studies.ctr.config import CONFIGURED, CTRStudyConfig
 from flows.studies.ctr.rows import count
 from flows.studies.ctr.settings import Settings, model_names, settings
 from flows.studies.ctr.work import Fit, Group, Judging
@@ -80,20 +80,27 @@ class Plan:
         return digest([self.study.model_dump(mode="json"), [[*place, fit.key] for place, fit in self.fits.items()]])
 
     def protocol(self) -> dict[str, Any]:
-        """How the study was made, for those who read its tables."""
-        trials = len(self.study.trials) + 1
+        """How the study is made, for those who read its tables; `warnings` are what a reader must know first."""
+        trials = ", ".join([CONFIGURED, *self.study.trials])
         tuning = "untuned: every model has the values as configured, in every arm and at every fraction"
         if self.study.trials:
             tuning = (
-                f"tuned: {trials} trials for each model, arm and fraction on seed {self.study.seeds[0]}, chosen by"
-                " validation AUC"
+                f"tuned: {len(self.study.trials) + 1} trials ({trials}) for each model, arm and fraction on seed"
+                f" {self.study.seeds[0]}, chosen by validation AUC"
             )
+        alone = [arm for arm in self.arms if not self.study.is_controlled(arm)]
+        uncontrolled = [f"uncontrolled: {arm} has not both a permuted and a random control beside it" for arm in alone]
+        read = {name: self.features.get(name) for name in sorted(self.study.feature_sets())}
         return {
             "rows": self.rows,
             "parts": len(self.fits),
-            "lineage": {**self.lineage, "features": {name: self.features[name] for name in self.study.feature_sets()}},
+            "lineage": {
+                **self.lineage,
+                "features": {name: self.features.get(name) for name in sorted(self.study.feature_sets())},
+            },
             "study": self.study.model_dump(mode="json"),
             "tuning": tuning,
+            "warnings": [*([] if self.study.trials else [tuning]), *uncontrolled],
         }
 
     def estimate(self, *, processes: int) -> dict[str, Any]:

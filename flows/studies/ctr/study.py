@@ -55,7 +55,7 @@ def study(run: RunConfig, name: str, *, processes: int | None = None) -> dict[st
         "parts": len(plan.fits),
         "computed": missing,
         "claims": files.read_table(version, "claims.parquet").to_dicts(),
-        **{key: version.meta[key] for key in ("tuning", "guard", "savings")},
+        **{key: version.meta[key] for key in ("tuning", "warnings", "guard", "savings")},
         "seconds": round(time.time() - started, 1),
     }
 
