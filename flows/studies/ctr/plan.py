@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Place = tuple[str, str, float, int]
 """(model, arm, fraction, seed)"""
+VALIDATING = 0.25
+"""What it takes to score a validation row, beside learning from a row: no backward pass, and larger batches."""
 
 
 class Plan:
@@ -94,10 +96,7 @@ class Plan:
         return {
             "rows": self.rows,
             "parts": len(self.fits),
-            "lineage": {
-                **self.lineage,
-                "features": {name: self.features.get(name) for name in sorted(self.study.feature_sets())},
-            },
+            "lineage": {**self.lineage, "features": read},
             "study": self.study.model_dump(mode="json"),
             "tuning": tuning,
             "warnings": [*([] if self.study.trials else [tuning]), *uncontrolled],
@@ -153,13 +152,17 @@ class Plan:
         arm = self.arms[name]
         read = [[feature, self.features.get(feature)] for feature in arm.features]
         made_of = [self.lineage, read, arm.vectors, fraction, seed, [one.said() for one in tried]]
-        looks = (count(self.rows["train"], fraction) + self.rows["validation"]) * len(tried)
+        looks = self._looks(count(self.rows["train"], fraction)) * len(tried)
         return Fit(model, name, fraction, seed, tuple(tried), digest(made_of), looks)
+
+    def _looks(self, train_rows: int) -> int:
+        """What an epoch costs, in rows that are learned from."""
+        return round(train_rows + VALIDATING * self.rows["validation"])
 
     def _seconds_per_look(self, model: str) -> float | None:
         """The median over the stored parts of a model, else over its newest runs."""
         seen = [part.meta["seconds"] / part.meta["looks"] for place, part in self.parts.items() if place[0] == model]
-        looks = self.rows["train"] + self.rows["validation"]
+        looks = self._looks(self.rows["train"])
         for arm in ("without", "with") if not seen else ():
             if run := files.latest(runs.folder(self.run.store.root, run_name(model, arm))):
                 said = run.meta["metrics"]

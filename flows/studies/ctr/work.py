@@ -35,7 +35,7 @@ class Fit:
     """One part of a study: a model in an arm, on a fraction of the training rows, with a seed.
 
     settings: the values to try, of which validation rows choose; key: hash of everything the scores depend on;
-    looks: how many rows an epoch of every trial goes through, to learn from and to validate.
+    looks: what an epoch of all trials costs, in rows that are learned from.
     """
 
     model: str
@@ -62,7 +62,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Looked:
-    """How many rows' worth of a fit is done since it was last said."""
+    """How much of a fit is done since it was last said, in its looks."""
 
     rows: float
 
@@ -150,7 +150,7 @@ def _fitted(part: Fit, data: samples.Samples, say: Say, *, encoding: float) -> F
 
 
 class _Meter:
-    """Says how much of a fit is done, in rows, now and then; an early end is the whole of it."""
+    """Says how much of a fit is done now and then; an early end is the whole of it."""
 
     def __init__(self, say: Say, rows: float) -> None:
         self.say, self.rows, self.said, self.last = say, rows, 0.0, time.monotonic()
