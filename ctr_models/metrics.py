@@ -1,4 +1,6 @@
-"""How good is a ranking, how good are probabilities? Exact AUC with ties, LogLoss, and AUC under many weightings."""
+"""How good is a ranking, how good are probabilities? Exact AUC with ties, LogLoss, calibration, and many weightings."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +25,36 @@ def losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """-log p of what happened, in nats, for each row; float64 [N]. `logloss` is their mean."""
     p = np.clip(np.asarray(probabilities, np.float64), 1e-7, 1 - 1e-7)
     return -np.where(np.asarray(labels) > 0, np.log(p), np.log1p(-p))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Predicted beside observed in bins of equally many rows, by ascending prediction; all float64 or int64 [bins]."""
+
+    predicted: np.ndarray
+    observed: np.ndarray
+    rows: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean of |predicted - observed| over the rows. NaN where there is no row.
+
+        Naeini, Cooper, Hauskrecht 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", section 3;
+        with bins of equal counts as in Nguyen and O'Connor 2015, "Posterior Calibration and Exploratory Analysis".
+        """
+        total = self.rows.sum()
+        return float(self.rows @ np.abs(self.predicted - self.observed) / total) if total else float("nan")
+
+
+def calibration(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 10) -> Calibration:
+    """Mean probability and share of positives in `bins` bins, as many as there are rows at most."""
+    p, positive = np.asarray(probabilities, np.float64), np.asarray(labels) > 0
+    parts = np.array_split(np.argsort(p, kind="stable"), min(bins, len(p))) if len(p) else []
+    return Calibration(
+        np.array([p[part].mean() for part in parts]),
+        np.array([positive[part].mean() for part in parts]),
+        np.array([len(part) for part in parts], np.int64),
+    )
 
 
 def why_no_auc(labels: np.ndarray) -> str:
@@ -61,3 +93,22 @@ class Ranking:
         below = np.cumsum(negative) - negative
         total = positive.sum() * negative.sum()
         return float((positive * (below + negative / 2)).sum() / total) if total > 0 else float("nan")
+
+    def aucs(self, owner: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """AUC under many draws of the rows' owners: `auc(draws[r][owner])` for each r, many times faster; float64 [R].
+
+        owner: int [N], whose each row is; draws: [R, owners], how often each owner was drawn.
+        """
+        owner, positive = np.asarray(owner)[self._order], self._positive > 0
+        starts = np.append(self._starts, len(owner))
+        group = np.repeat(np.arange(len(self._starts)), np.diff(starts))[positive]
+        negatives = np.concatenate([[0], np.cumsum(~positive)])
+        below, upto = negatives[starts[group]], negatives[starts[group + 1]]
+        of_negatives, of_positives = owner[~positive], owner[positive]
+        found = np.full(len(draws), np.nan)
+        for place, draw in enumerate(np.asarray(draws, np.float64)):
+            count = np.concatenate([[0.0], np.cumsum(draw[of_negatives])])
+            weight = draw[of_positives]
+            if total := weight.sum() * count[-1]:
+                found[place] = weight @ (count[below] + count[upto]) / (2 * total)
+        return found

@@ -21,7 +21,9 @@ import llm_features.engines
 import storage.datasets
 from ctr_models.train import TrainConfig
 from flows.sections import Plugin, Section, plugin
-from flows.studies.config import SequentialConfig
+from flows.studies.ctr.config import AblationConfig, SampleEfficiencyConfig
+from flows.studies.ctr.settings import check
+from flows.studies.sequential.config import SequentialConfig
 from storage import split
 from storage.errors import ConfigError
 from storage.files import named
@@ -131,11 +133,21 @@ class RunConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     sequential: SequentialConfig | None = None
     """What `nightshift study sequential` compares."""
+    sample_efficiency: SampleEfficiencyConfig | None = None
+    """What `nightshift study sample_efficiency` compares."""
+    ablation: AblationConfig | None = None
+    """What `nightshift study ablation` compares."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> "RunConfig":
         study = self.sequential
         studied = (*study.models, *study.arms, *study.baselines, *study.hybrids) if study else ()
+        of_ctr = {
+            name: section
+            for name, section in (("sample_efficiency", self.sample_efficiency), ("ablation", self.ablation))
+            if section
+        }
+        studied += tuple(arm for section in of_ctr.values() for arm in section.arms)
         for name in (*self.features, *self.models, *studied):
             try:
                 named(Path(), name)
@@ -148,6 +160,11 @@ class RunConfig(Section):
         if self.sequential is not None and (wrong := self.sequential.feature_sets() - set(self.features)):
             there = ", ".join(self.features) or "none"
             raise ValueError(f"sequential reads feature set {min(wrong)!r}, but [features] has: {there}")
+        for name, section in of_ctr.items():
+            try:
+                check(self, section)
+            except ValueError as error:
+                raise ValueError(f"{name} {error}") from error
         if self.models and self.recommend.model not in self.models:
             raise ValueError(f"recommend.model is {self.recommend.model!r}, but [models] has: {', '.join(self.models)}")
         return self

@@ -165,13 +165,14 @@ def _recommendation_view(connection: duckdb.DuckDBPyConnection, root: Path) -> N
 
 
 def _study_views(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
-    """`study_<name>` and `study_<name>_claims`, for the studies that have tables."""
+    """`study_<name>`, and `study_<name>_claims` and any further table, for the studies that have tables."""
     for study in folders(root / STUDIES):
         found = files.latest(study)
         if found is not None:
-            for file, view in (("results", study.name), ("claims", f"{study.name}_claims")):
-                source = _parquet([found.path / f"{file}.parquet"])
-                connection.execute(f"CREATE VIEW {_name(f'study_{view}')} AS SELECT * FROM {source}")
+            for file in sorted(name for name in found.manifest["files"] if name.endswith(".parquet")):
+                table = file.removesuffix(".parquet")
+                view = f"study_{study.name}" + ("" if table == "results" else f"_{table}")
+                connection.execute(f"CREATE VIEW {_name(view)} AS SELECT * FROM {_parquet([found.path / file])}")
 
 
 def _table(connection: duckdb.DuckDBPyConnection, name: str, records: Sequence[Mapping], columns: list[str]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from ctr_models.metrics import Ranking, auc, logloss, why_no_auc
+from ctr_models.metrics import Ranking, auc, calibration, logloss, why_no_auc
 
 ROWS = st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=40)
 
@@ -60,3 +60,15 @@ def test_scores_must_be_numbers_for_every_label() -> None:
         auc(np.array([0, 1]), np.array([0.5]))
     with pytest.raises(ValueError, match="finite"):
         auc(np.array([0, 1]), np.array([0.5, np.nan]))
+
+
+def test_calibration_compares_equally_many_rows_with_what_happened() -> None:
+    labels = np.array([0, 0, 1, 1, 0, 1, 1, 1])
+    found = calibration(labels, np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]), bins=2)
+
+    np.testing.assert_allclose(found.predicted, [0.25, 0.65])
+    np.testing.assert_allclose(found.observed, [0.5, 0.75])
+    assert found.rows.tolist() == [4, 4]
+    assert found.error == pytest.approx((0.25 + 0.1) / 2)
+    assert calibration(labels[:3], np.full(3, 1 / 3)).rows.tolist() == [1, 1, 1]
+    assert np.isnan(calibration(labels[:0], labels[:0]).error)

@@ -1,0 +1,170 @@
+"""What has to be fitted for a study, what is there already, and how long will the rest take?
+
+With trials, the first seed's part decides for the others which trial they take, so these are ready only after it.
+"""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ctr_models import runs
+from flows.learning import run_name
+from flows.studies.ctr.config import CONFIGURED, CTRStudyConfig
+from flows.studies.ctr.rows import count
+from flows.studies.ctr.settings import Settings, model_names, settings
+from flows.studies.ctr.work import Fit, Group, Judging
+from flows.studies.parts import digest, stored
+from storage import files
+from storage.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from flows.config import RunConfig
+
+Place = tuple[str, str, float, int]
+"""(model, arm, fraction, seed)"""
+VALIDATING = 0.25
+"""What it takes to score a validation row, beside learning from a row: no backward pass, and larger batches."""
+
+
+class Plan:
+    """Every fit of a study by its place, and the parts that are stored; filled as parts are kept."""
+
+    def __init__(self, run: "RunConfig", name: str, study: CTRStudyConfig, taken: Snapshot) -> None:
+        self.run, self.name, self.study = run, name, study
+        self.models, self.arms = model_names(run, study), study.all_arms()
+        self.rows = dict(taken.samples.group_by("split").len().iter_rows())
+        self.lineage = {key: value for key, value in taken.lineage.items() if key != "features"}
+        made_from: Any = taken.lineage["features"]
+        self.features: Mapping[str, str] = {feature: said["content_hash"] for feature, said in made_from.items()}
+        self.fits: dict[Place, Fit] = {}
+        self.parts: dict[Place, files.Version] = {}
+        self._given: set[Place] = set()
+        for model in self.models:
+            for arm in self.arms:
+                for fraction in study.fractions:
+                    self._enter(model, arm, fraction)
+
+    def missing(self) -> list[Fit]:
+        """Fits that no part holds."""
+        return [fit for place, fit in self.fits.items() if place not in self.parts]
+
+    def ready(self) -> list[Group]:
+        """The fits that can be made now and were not given before, in groups, those that take longest first."""
+        groups = []
+        for arm in self.arms:
+            for fraction in self.study.fractions:
+                for seed in self.study.seeds:
+                    places = [(model, arm, fraction, seed) for model in self.models]
+                    if all(self.fits[place].key for place in places):
+                        due = [place for place in places if place not in self.parts and place not in self._given]
+                        self._given.update(due)
+                        groups += [Group(self.arms[arm], tuple(self.fits[place] for place in due))] if due else []
+        return sorted(groups, key=lambda group: group.looks, reverse=True)
+
+    def keep(self, fit: Fit, part: files.Version) -> list[Group | Judging]:
+        """Remember a part that was published; what can be done now that it is there."""
+        before = set(self.parts)
+        self.parts[fit.model, fit.arm, fit.fraction, fit.seed] = part
+        self._enter(fit.model, fit.arm, fit.fraction)
+        return [*self.ready(), *(self.judging(self.parts[place]) for place in self.parts if place not in before)]
+
+    def judging(self, part: files.Version) -> Judging:
+        """The job of judging a part. No claim speaks of the bins of controls."""
+        return Judging(part, bins=self.arms[part.meta["arm"]].vectors == "stored")
+
+    def part_name(self, fit: Fit) -> str:
+        """What the part of a fit is called."""
+        return f"{self.name}.{fit.model}.{fit.arm}.{fit.fraction:g}.{fit.seed}"
+
+    def key(self) -> str:
+        """Hash of everything that the tables are made of, once every part is there."""
+        return digest([self.study.model_dump(mode="json"), [[*place, fit.key] for place, fit in self.fits.items()]])
+
+    def protocol(self) -> dict[str, Any]:
+        """How the study is made, for those who read its tables; `warnings` are what a reader must know first."""
+        trials = ", ".join([CONFIGURED, *self.study.trials])
+        tuning = "untuned: every model has the values as configured, in every arm and at every fraction"
+        if self.study.trials:
+            tuning = (
+                f"tuned: {len(self.study.trials) + 1} trials ({trials}) for each model, arm and fraction on seed"
+                f" {self.study.seeds[0]}, chosen by validation AUC"
+            )
+        alone = [arm for arm in self.arms if not self.study.is_controlled(arm)]
+        uncontrolled = [f"uncontrolled: {arm} has not both a permuted and a random control beside it" for arm in alone]
+        read = {name: self.features.get(name) for name in sorted(self.study.feature_sets())}
+        return {
+            "rows": self.rows,
+            "parts": len(self.fits),
+            "lineage": {**self.lineage, "features": read},
+            "study": self.study.model_dump(mode="json"),
+            "tuning": tuning,
+            "warnings": [*([] if self.study.trials else [tuning]), *uncontrolled],
+        }
+
+    def estimate(self, *, processes: int) -> dict[str, Any]:
+        """How many fits, how many are stored, rows times epochs at most, minutes (None where nothing tells the speed).
+
+        As fast as the stored parts of the same model were, else as its newest run of `nightshift train`.
+        """
+        missing = self.missing()
+        speeds = {model: self._seconds_per_look(model) for model in self.models}
+        known = [speed for speed in speeds.values() if speed is not None]
+        minutes = None
+        if known or not missing:
+            typical = statistics.median(known) if known else 0.0
+            seconds = sum(fit.looks * (speeds[fit.model] or typical) for fit in missing)
+            minutes = round(seconds / 60 / processes, 1)
+        return {
+            "fits": sum(len(fit.settings) for fit in self.fits.values()),
+            "stored": sum(len(self.fits[place].settings) for place in self.parts),
+            "row_epochs": sum(
+                count(self.rows["train"], fit.fraction) * s.train.epochs for fit in missing for s in fit.settings
+            ),
+            "processes": processes,
+            "minutes": minutes,
+        }
+
+    def _enter(self, model: str, arm: str, fraction: float) -> None:
+        """Enter the fits of all seeds, as far as it is known which trial they take."""
+        first = (model, arm, fraction, self.study.seeds[0])
+        if first not in self.fits:
+            self._place(first, settings(self.run, self.study, model, arm, seed=first[3]))
+        for seed in self.study.seeds[1:]:
+            place = (model, arm, fraction, seed)
+            tried = settings(self.run, self.study, model, arm, seed=seed)
+            if len(tried) == 1:
+                chosen = tried[0].trial
+            else:
+                chosen = self.parts[first].meta["trial"] if first in self.parts else ""
+            if chosen:
+                self._place(place, [one for one in tried if one.trial == chosen])
+            else:
+                self.fits[place] = replace(self._fit(place, tried[:1]), key="")
+
+    def _place(self, place: Place, tried: list[Settings]) -> None:
+        fit = self.fits[place] = self._fit(place, tried)
+        if part := stored(self.run.store.root, self.part_name(fit), fit.key):
+            self.parts[place] = part
+
+    def _fit(self, place: Place, tried: list[Settings]) -> Fit:
+        model, name, fraction, seed = place
+        arm = self.arms[name]
+        read = [[feature, self.features.get(feature)] for feature in arm.features]
+        made_of = [self.lineage, read, arm.vectors, fraction, seed, [one.said() for one in tried]]
+        looks = self._looks(count(self.rows["train"], fraction)) * len(tried)
+        return Fit(model, name, fraction, seed, tuple(tried), digest(made_of), looks)
+
+    def _looks(self, train_rows: int) -> int:
+        """What an epoch costs, in rows that are learned from."""
+        return round(train_rows + VALIDATING * self.rows["validation"])
+
+    def _seconds_per_look(self, model: str) -> float | None:
+        """The median over the stored parts of a model, else over its newest runs."""
+        seen = [part.meta["seconds"] / part.meta["looks"] for place, part in self.parts.items() if place[0] == model]
+        looks = self._looks(self.rows["train"])
+        for arm in ("without", "with") if not seen else ():
+            if run := files.latest(runs.folder(self.run.store.root, run_name(model, arm))):
+                said = run.meta["metrics"]
+                seen.append(len(said["epochs"]) * said["train_rows"] / said["samples_per_second"] / looks)
+        return statistics.median(seen) if seen else None
