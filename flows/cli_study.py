@@ -19,8 +19,8 @@ def sequential(
 ) -> None:
     """Sequential models x arms x seeds of the section [sequential], from where the study was left."""
     from flows import steps
-    from flows.studies.sequential import sequential as run_study
-    from flows.studies.tables import claim_line
+    from flows.studies.sequential.study import sequential as run_study
+    from flows.studies.sequential.tables import claim_line
     from storage.lock import WriterLock
 
     run = load(config, overrides)

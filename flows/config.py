@@ -21,7 +21,7 @@ import llm_features.engines
 import storage.datasets
 from ctr_models.train import TrainConfig
 from flows.sections import Plugin, Section, plugin
-from flows.studies.config import SequentialConfig
+from flows.studies.sequential.config import SequentialConfig
 from storage import split
 from storage.errors import ConfigError
 from storage.files import named

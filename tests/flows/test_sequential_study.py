@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.config import RunConfig, load_config
-from flows.studies import sequential
-from flows.studies.tables import claim_line
+from flows.studies.sequential import study
+from flows.studies.sequential.tables import claim_line
 from flows.upkeep import forget
 from storage.catalog import query
 from storage.errors import ConfigError
@@ -105,7 +105,7 @@ def test_a_study_is_done_once_and_goes_on_where_it_was_stopped(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    real = sequential.fit
+    real = study.fit
 
     def stopped(*args: object, **kwargs: object) -> object:
         calls.append(1)
@@ -113,11 +113,11 @@ def test_a_study_is_done_once_and_goes_on_where_it_was_stopped(
             raise KeyboardInterrupt
         return real(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sequential, "fit", stopped)
+    monkeypatch.setattr(study, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
-        sequential.sequential(config)
-    first = sequential.sequential(config)
-    again = sequential.sequential(config)
+        study.sequential(config)
+    first = study.sequential(config)
+    again = study.sequential(config)
 
     assert len(calls) == 8 + 1  # four arms, two seeds, and the one that was stopped
     assert (first["parts"], first["computed"]) == (2 + 8 + 2, 12 - 5)
@@ -146,13 +146,13 @@ def test_another_data_set_or_configuration_is_computed_again(config: RunConfig) 
     assert config.sequential is not None
     only = config.sequential.model_copy(update={"models": {}, "arms": {}, "hybrids": {}})
     run = config.model_copy(update={"sequential": only})
-    assert sequential.sequential(run)["computed"] == 2
+    assert study.sequential(run)["computed"] == 2
     section = only.baselines["similar"]
     changed = section.model_copy(update={"options": section.options.model_copy(update={"weighting": "last"})})
     baselines = {**only.baselines, "similar": changed}
     other = run.model_copy(update={"sequential": only.model_copy(update={"baselines": baselines})})
 
-    assert sequential.sequential(other)["computed"] == 1
+    assert study.sequential(other)["computed"] == 1
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ def test_a_wrong_study_is_refused_before_it_starts(config: RunConfig, tmp_path: 
 
 def test_a_run_without_a_study_has_nothing_to_study(config: RunConfig) -> None:
     with pytest.raises(ConfigError, match="no section"):
-        sequential.sequential(config.model_copy(update={"sequential": None}))
+        study.sequential(config.model_copy(update={"sequential": None}))
 
 
 def test_a_study_is_verified_and_forgets_a_person(config: RunConfig) -> None:
-    sequential.sequential(config)
+    study.sequential(config)
     root = config.store.root
     part = next((root / "study_parts").rglob("ranks.parquet"))
     files, problems = inspect(root)

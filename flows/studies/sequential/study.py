@@ -5,8 +5,6 @@ stopped goes on where it was, and a part whose data and configuration are unchan
 queries are ranked once, by the epoch that the validation queries chose.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,15 +23,15 @@ from ctr_models.sequential.text import Text, fit_text, item_vectors
 from ctr_models.sequential.train import Run, fit
 from flows.config import RunConfig
 from flows.progress import progress
-from flows.studies import tables
-from flows.studies.config import BASE, Arm, SequentialConfig
-from flows.studies.tables import Part
+from flows.studies.parts import digest, keep, publish_tables, stored
+from flows.studies.sequential import tables
+from flows.studies.sequential.config import BASE, Arm, SequentialConfig
+from flows.studies.sequential.tables import Part
 from storage import files
 from storage.errors import ConfigError
 from storage.features import FeatureSet, load_features
 from storage.ingest import load_dataset
 from storage.interactions import Dataset
-from storage.layout import STUDIES, STUDY_PARTS
 from storage.plugins import load
 
 STUDY = "sequential"
@@ -63,12 +61,8 @@ class Study:
             parts.append(part)
             computed += is_new
         table, claims = tables.results(self.config, self.data, parts), tables.claims(self.config, self.data, parts)
-        published = files.publish(
-            self.root / STUDIES / STUDY,
-            {"results.parquet": table.write_parquet, "claims.parquet": claims.write_parquet},
-            content_hash=_hash([table.write_json(), claims.write_json()]),
-            meta={"split": self.config.split.kind, "parts": len(parts)},
-        )
+        meta = {"split": self.config.split.kind, "parts": len(parts)}
+        published = publish_tables(self.root, STUDY, {"results": table, "claims": claims}, meta)
         return {
             "study": STUDY,
             "results": str(published.path / "results.parquet"),
@@ -118,25 +112,18 @@ class Study:
     ) -> tuple[Part, bool]:
         """The stored part where it was made of the same, else a new one; and whether it is new."""
         name = ".".join(str(p) for p in (STUDY, model, arm_name, seed) if p != "")
-        folder = files.named(self.root / STUDY_PARTS, name)
-        key = _hash([settings, self.data.lineage])
-        stored = files.latest(folder)
-        is_new = stored is None or stored.content_hash != key
-        if is_new:
+        key = digest([settings, self.data.lineage])
+        part = stored(self.root, name, key)
+        is_new = part is None
+        if part is None:
             started = time.time()
             scorer, meta = make()
             asked = self._data(arm or Arm(), seed).queries["test"]
             ranked = rank(scorer, asked)
-            meta = {**meta, "seconds": round(time.time() - started, 1)}
-            stored = files.publish(
-                folder,
-                {"ranks.parquet": _frame(asked.users, ranked).write_parquet},
-                content_hash=key,
-                meta={"model": model, "arm": arm_name, "seed": seed, **meta},
-            )
-        assert stored is not None
-        frame = pl.read_parquet(files.checked(stored, "ranks.parquet"), memory_map=False)
-        return Part(model, arm_name, seed, frame["rank"].to_numpy(), frame["top"].to_numpy(), stored.meta), is_new
+            meta = {"model": model, "arm": arm_name, "seed": seed, **meta, "seconds": round(time.time() - started, 1)}
+            part = keep(self.root, name, key, {"ranks": _frame(asked.users, ranked)}, meta)
+        frame = files.read_table(part, "ranks.parquet")
+        return Part(model, arm_name, seed, frame["rank"].to_numpy(), frame["top"].to_numpy(), part.meta), is_new
 
     def _trained(self, name: str, label: str, arm: Arm, seed: int) -> tuple[Scorer, Mapping[str, Any]]:
         data, plugin = self._data(arm, seed), self.config.models[name]
@@ -208,7 +195,3 @@ def sequential(config: RunConfig) -> dict[str, Any]:
 def _frame(users: pl.Series, ranked: Ranked) -> pl.DataFrame:
     top = pl.Series("top", ranked.top, dtype=pl.Array(pl.Int32, ranked.top.shape[1]))
     return pl.DataFrame({"user_id": users, "rank": ranked.ranks}).with_columns(top)
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

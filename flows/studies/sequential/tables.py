@@ -10,7 +10,7 @@ import polars as pl
 from ctr_models.sequential.evaluate import compare, slices
 from ctr_models.sequential.metrics import summary
 from ctr_models.sequential.sequences import Sequences
-from flows.studies.config import BASE, Arm, SequentialConfig
+from flows.studies.sequential.config import BASE, Arm, SequentialConfig
 
 RESULTS = {
     "protocol": pl.String,

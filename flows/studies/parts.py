@@ -1,0 +1,45 @@
+"""How does a study go on where it was left? Each part is published as soon as it is done, and so are the tables.
+
+A part is a version of `<root>/study_parts/<study>.<part>`, under the hash of everything that it was made of: where that
+has not changed, it is not computed again.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import polars as pl
+
+from storage import files
+from storage.layout import STUDIES, STUDY_PARTS
+
+
+def stored(root: Path, name: str, key: str) -> files.Version | None:
+    """The newest part called `name`, where it was made of what `key` is the hash of. Raises StoreError for damage."""
+    found = files.latest(files.named(root / STUDY_PARTS, name))
+    return found if found is not None and found.content_hash == key else None
+
+
+def keep(
+    root: Path, name: str, key: str, tables: Mapping[str, pl.DataFrame], meta: Mapping[str, object]
+) -> files.Version:
+    """Publish what a part found as `<table>.parquet`, and what is to be remembered of it."""
+    return files.publish(files.named(root / STUDY_PARTS, name), _writers(tables), content_hash=key, meta=meta)
+
+
+def publish_tables(
+    root: Path, study: str, tables: Mapping[str, pl.DataFrame], meta: Mapping[str, object]
+) -> files.Version:
+    """Publish the tables of a study as `<name>.parquet`, or return the version that already holds them."""
+    said = [[name, table.write_json()] for name, table in tables.items()]
+    return files.publish(root / STUDIES / study, _writers(tables), content_hash=digest(said), meta=meta)
+
+
+def digest(value: object) -> str:
+    """Hex sha256 of anything that JSON can say."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _writers(tables: Mapping[str, pl.DataFrame]) -> dict[str, Callable[[Path], object]]:
+    return {f"{name}.parquet": table.write_parquet for name, table in tables.items()}
