@@ -32,3 +32,4 @@ def sequential(
     typer.echo(
         f"{done['parts']} parts, {done['computed']} of them computed now, in {done['seconds']} s: {done['results']}"
     )
+    typer.echo(f"The page: {done['page']}")

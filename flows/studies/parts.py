@@ -14,6 +14,9 @@ import polars as pl
 from storage import files
 from storage.layout import STUDIES, STUDY_PARTS
 
+REPORT = "report.html"
+"""The page of a study, beside its tables."""
+
 
 def stored(root: Path, name: str, key: str) -> files.Version | None:
     """The newest part called `name`, where it was made of what `key` is the hash of. Raises StoreError for damage."""
@@ -29,11 +32,18 @@ def keep(
 
 
 def publish_tables(
-    root: Path, study: str, tables: Mapping[str, pl.DataFrame], meta: Mapping[str, object]
+    root: Path, study: str, tables: Mapping[str, pl.DataFrame], meta: Mapping[str, object], *, page: str | None = None
 ) -> files.Version:
-    """Publish the tables of a study as `<name>.parquet`, or return the version that already holds them."""
-    said = [[name, table.write_json()] for name, table in tables.items()]
-    return files.publish(root / STUDIES / study, _writers(tables), content_hash=digest(said), meta=meta)
+    """Publish the tables of a study as `<name>.parquet`, or return the version that already holds them.
+
+    page: what `REPORT` says of them, as HTML.
+    """
+    said: list[object] = [[name, table.write_json()] for name, table in tables.items()]
+    writers = _writers(tables)
+    if page is not None:
+        said.append(page)
+        writers[REPORT] = lambda path: path.write_text(page, encoding="utf-8")
+    return files.publish(root / STUDIES / study, writers, content_hash=digest(said), meta=meta)
 
 
 def digest(value: object) -> str:
