@@ -21,6 +21,7 @@ import llm_features.engines
 import storage.datasets
 from ctr_models.train import TrainConfig
 from flows.sections import Plugin, Section, plugin
+from flows.studies.latency.config import LatencyConfig
 from flows.studies.sequential.config import SequentialConfig
 from storage import split
 from storage.errors import ConfigError
@@ -131,6 +132,8 @@ class RunConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     sequential: SequentialConfig | None = None
     """What `nightshift study sequential` compares."""
+    latency: LatencyConfig = LatencyConfig()
+    """What `nightshift study latency` times."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> "RunConfig":
@@ -148,6 +151,12 @@ class RunConfig(Section):
         if self.sequential is not None and (wrong := self.sequential.feature_sets() - set(self.features)):
             there = ", ".join(self.features) or "none"
             raise ValueError(f"sequential reads feature set {min(wrong)!r}, but [features] has: {there}")
+        for name in self.latency.models:
+            if name not in self.models:
+                raise ValueError(f"latency.models has {name!r}, but [models] has: {', '.join(self.models) or 'none'}")
+        if self.latency.engine is not None and self.latency.engine not in self.engines:
+            there = ", ".join(self.engines) or "none"
+            raise ValueError(f"latency.engine is {self.latency.engine!r}, but [engines] has: {there}")
         if self.models and self.recommend.model not in self.models:
             raise ValueError(f"recommend.model is {self.recommend.model!r}, but [models] has: {', '.join(self.models)}")
         return self

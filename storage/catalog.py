@@ -165,12 +165,14 @@ def _recommendation_view(connection: duckdb.DuckDBPyConnection, root: Path) -> N
 
 
 def _study_views(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
-    """`study_<name>` and `study_<name>_claims`, for the studies that have tables."""
+    """`study_<name>` over the results of a study, `study_<name>_<table>` over its other tables."""
     for study in folders(root / STUDIES):
         found = files.latest(study)
-        if found is not None:
-            for file, view in (("results", study.name), ("claims", f"{study.name}_claims")):
-                source = _parquet([found.path / f"{file}.parquet"])
+        for file in sorted(found.manifest["files"]) if found is not None else ():
+            if found is not None and file.endswith(".parquet"):
+                table = file.removesuffix(".parquet")
+                view = study.name if table == "results" else f"{study.name}_{table}"
+                source = _parquet([found.path / file])
                 connection.execute(f"CREATE VIEW {_name(f'study_{view}')} AS SELECT * FROM {source}")
 
 
