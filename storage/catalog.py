@@ -165,15 +165,14 @@ def _recommendation_view(connection: duckdb.DuckDBPyConnection, root: Path) -> N
 
 
 def _study_views(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
-    """`study_<name>` over the results of a study, `study_<name>_<table>` over its other tables."""
+    """`study_<name>`, and `study_<name>_claims` and any further table, for the studies that have tables."""
     for study in folders(root / STUDIES):
         found = files.latest(study)
-        for file in sorted(found.manifest["files"]) if found is not None else ():
-            if found is not None and file.endswith(".parquet"):
+        if found is not None:
+            for file in sorted(name for name in found.manifest["files"] if name.endswith(".parquet")):
                 table = file.removesuffix(".parquet")
-                view = study.name if table == "results" else f"{study.name}_{table}"
-                source = _parquet([found.path / file])
-                connection.execute(f"CREATE VIEW {_name(f'study_{view}')} AS SELECT * FROM {source}")
+                view = f"study_{study.name}" + ("" if table == "results" else f"_{table}")
+                connection.execute(f"CREATE VIEW {_name(view)} AS SELECT * FROM {_parquet([found.path / file])}")
 
 
 def _table(connection: duckdb.DuckDBPyConnection, name: str, records: Sequence[Mapping], columns: list[str]) -> None:

@@ -31,19 +31,30 @@ def keep(
     return files.publish(files.named(root / STUDY_PARTS, name), _writers(tables), content_hash=key, meta=meta)
 
 
+def published(root: Path, study: str, key: str) -> files.Version | None:
+    """The newest tables of a study, where they were made of what `key` is the hash of."""
+    found = files.latest(root / STUDIES / study)
+    return found if found is not None and found.content_hash == key else None
+
+
 def publish_tables(
-    root: Path, study: str, tables: Mapping[str, pl.DataFrame], meta: Mapping[str, object], *, page: str | None = None
+    root: Path,
+    study: str,
+    tables: Mapping[str, pl.DataFrame],
+    meta: Mapping[str, object],
+    *,
+    key: str | None = None,
+    page: str | None = None,
 ) -> files.Version:
     """Publish the tables of a study as `<name>.parquet`, or return the version that already holds them.
 
-    page: what `REPORT` says of them, as HTML.
+    key: hash of what they are made of; of what they and the page say if None. page: `REPORT`, as HTML.
     """
-    said: list[object] = [[name, table.write_json()] for name, table in tables.items()]
+    key = key or digest([page, *([name, table.write_json()] for name, table in tables.items())])
     writers = _writers(tables)
     if page is not None:
-        said.append(page)
         writers[REPORT] = lambda path: path.write_text(page, encoding="utf-8")
-    return files.publish(root / STUDIES / study, writers, content_hash=digest(said), meta=meta)
+    return files.publish(root / STUDIES / study, writers, content_hash=key, meta=meta)
 
 
 def digest(value: object) -> str:

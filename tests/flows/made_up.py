@@ -33,13 +33,13 @@ def ctr_tables(models: tuple[str, ...] = ("deepfm", "dcnv2", "din")) -> dict[str
                 for part in ("all", "cold_items", *BINS):
                     said = "holds" if part == "all" else "not enough evidence"
                     numbers = (gain, gain - 0.002, gain + 0.002, 9000, None)
-                    claims.append((kind, model, arm, "base", fraction, part, "auc", level, *numbers, said))
+                    claims.append((kind, model, arm, "base", fraction, part, "auc", level, *numbers, said, True))
                 if kind == "text beats base":
                     gap = level + gain - 0.79 - 0.003 * m
                     said = "holds" if gap - 0.002 > -0.001 else "does not hold"
                     where = (model, arm, "base", fraction, "all", "auc", 0.79 + 0.003 * m)
                     numbers = (gap, gap - 0.002, gap + 0.002, 9000, 0.001)
-                    claims.append(("text at x % equals all rows without", *where, *numbers, said))
+                    claims.append(("text at x % equals all rows without", *where, *numbers, said, True))
     return {
         "results": pl.DataFrame(
             results,
@@ -50,7 +50,7 @@ def ctr_tables(models: tuple[str, ...] = ("deepfm", "dcnv2", "din")) -> dict[str
             claims,
             schema=[
                 *("claim", "model", "arm", "against", "fraction", "slice", "metric", "base"),
-                *("difference", "low", "high", "rows", "margin", "verdict"),
+                *("difference", "low", "high", "rows", "margin", "verdict", "controlled"),
             ],
             orient="row",
             infer_schema_length=None,

@@ -126,13 +126,27 @@ def test_the_page_says_what_the_claims_say(pages: dict[str, str]) -> None:
 
 def test_text_without_a_control_is_called_uncontrolled() -> None:
     tables = ctr_tables()
-    bare = {**tables, "claims": tables["claims"].filter(claim=ctr.GAIN)}
+    bare = {**tables, "claims": tables["claims"].with_columns(controlled=pl.col("arm") != "title")}
 
-    assert any(w.startswith("Uncontrolled: nobody compared the text of deepfm, dcnv2, din") for w in words(bare))
+    assert any(word.startswith("Uncontrolled: title stands beside no permuted and random") for word in words(bare))
     assert any(
         word.startswith("Uncontrolled: nobody compared text with")
         for word in Outline(sequential.render(sequential_tables(), META)).words
     )
+
+
+def test_rows_are_saved_down_to_the_first_share_that_does_not_hold() -> None:
+    def said(*holding: float) -> list[str]:
+        verdict = pl.when(pl.col("fraction").is_in(holding)).then(pl.lit("holds")).otherwise(pl.lit("does not hold"))
+        tables = ctr_tables(("din",))
+        claims = tables["claims"].with_columns(verdict=pl.when(claim=ctr.SAVING).then(verdict).otherwise("verdict"))
+        return words({**tables, "claims": claims})
+
+    assert "2×" in said(0.01, 0.5, 1.0)  # what holds below a gap is chance
+    assert "100×" in said(0.01, 0.1, 0.5, 1.0)
+    assert "—" in said(0.5)
+    assert "—" in said(1.0)
+    assert "✗ does not hold" in said(1.0)
 
 
 def test_one_fraction_shows_every_arm_and_no_curves() -> None:

@@ -6,6 +6,7 @@ Whatever comes from data is escaped. The files beside this one say what the page
 
 import base64
 import hashlib
+import json
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -127,6 +128,7 @@ def _frame() -> Any:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["svg"] = lambda chart: ET.tostring(chart, encoding="unicode")
+    environment.filters["written"] = lambda said: said if isinstance(said, str) else json.dumps(said, default=str)
     environment.filters["kind"] = lambda verdict: {HOLDS: "holds", FAILS: "fails"}.get(verdict, "open")
     environment.filters["sign"] = lambda verdict: {HOLDS: "✓", FAILS: "✗"}.get(verdict, "?")
     return environment.from_string(FRAME.read_text(encoding="utf-8"))

@@ -2,7 +2,8 @@
 
 Drawn from the tables of the studies of sample efficiency and ablation: results (protocol, model, arm, fraction,
 train_rows, seed, slice, metric, value, rows), claims (claim, model, arm, against, fraction, slice, metric, base,
-difference, low, high, rows, margin, verdict), calibration (model, arm, fraction, seed, bin, predicted, observed, rows).
+difference, low, high, rows, margin, verdict, controlled), calibration (model, arm, fraction, seed, bin, predicted,
+observed, rows).
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,11 +13,10 @@ import polars as pl
 
 from flows.studies.page import FAILS, HOLDS, Claim, Fact, Page, Section, Step, Table, html
 from flows.studies.page.colours import styles
-from flows.studies.page.ctr_figures import CtrTables, figures
+from flows.studies.page.ctr_figures import CONTROL, GAIN, SAVING, CtrTables, figures
 from flows.studies.page.scales import percent, plain, signed
 
 BASE = "base"
-GAIN, CONTROL, SAVING = "text beats base", "control does nothing", "text at x % equals all rows without"
 HEADINGS = {
     SAVING: "Text with fewer rows equals all rows without",
     GAIN: "Text beats the base",
@@ -37,7 +37,8 @@ def render(tables: Mapping[str, pl.DataFrame], meta: Mapping[str, Any]) -> str:
     page = Page(
         title=meta["title"],
         lead=meta["lead"],
-        warnings=(*_uncontrolled(claims), *meta.get("warnings", ())),
+        # The claims say themselves which arms stand without controls.
+        warnings=(*_uncontrolled(claims), *(w for w in meta.get("warnings", ()) if not w.startswith("uncontrolled"))),
         sections=(
             Section("Claims", text=_how_to_read(claims), facts=tuple(_savings(claims)), claims=tuple(_groups(claims))),
             Section("Figures", figures=tuple(figures(drawn))),
@@ -49,13 +50,12 @@ def render(tables: Mapping[str, pl.DataFrame], meta: Mapping[str, Any]) -> str:
 
 
 def _uncontrolled(claims: pl.DataFrame) -> Iterator[str]:
-    """A warning for the models whose text was never compared with a control."""
-    told = claims.filter(claim=GAIN)["model"].unique(maintain_order=True)
-    controlled = set(claims.filter(claim=CONTROL)["model"])
-    if open_ones := [model for model in told if model not in controlled]:
+    """A warning that names the arms whose text was never compared with vectors that say nothing."""
+    bare = claims.filter(pl.col("claim").is_in([GAIN, SAVING]), ~pl.col("controlled"))["arm"]
+    if len(bare):
         yield (
-            f"Uncontrolled: nobody compared the text of {', '.join(open_ones)} with vectors that say nothing, "
-            "so a gain may come from more parameters and not from the text."
+            f"Uncontrolled: {', '.join(bare.unique(maintain_order=True))} stands beside no permuted and random vectors,"
+            " so a gain may come from more parameters and not from the text."
         )
 
 
@@ -64,21 +64,35 @@ def _how_to_read(claims: pl.DataFrame) -> str:
     margin = f" Equal means worse by less than {' or '.join(map(plain, margins))}, set beforehand." if margins else ""
     return (
         "Differences with paired 95 % intervals. A line holds where it holds at every share of the training rows that"
-        f" it names; one share is enough where text with fewer rows is compared with all rows without.{margin}"
+        f" it names; text with fewer rows equals all"
+        f" rows without down to the share shown, tested downwards until the first that does not hold.{margin}"
     )
 
 
 def _savings(claims: pl.DataFrame) -> Iterator[Fact]:
     """For each model the smallest fraction at which some arm with text equals all rows without."""
-    asked = claims.filter(pl.col("claim") == SAVING, pl.col("slice") == "all").sort("fraction", maintain_order=True)
+    asked = claims.filter(pl.col("claim") == SAVING, pl.col("slice") == "all")
     for (model,), rows in asked.group_by("model", maintain_order=True):
-        good = rows.filter(pl.col("verdict") == HOLDS, pl.col("fraction") < 1)
-        if good.is_empty():
+        shown = [_smallest(arm.to_dicts()) for _, arm in rows.group_by("arm", maintain_order=True)]
+        best = min(shown, key=lambda row: row["fraction"] if row["verdict"] == HOLDS else 1)
+        if best["verdict"] != HOLDS or best["fraction"] == 1:
             yield Fact("—", f"{model}: no smaller share of the rows with text was shown to equal all rows without")
         else:
-            best = good.row(0, named=True)
             said = f"{percent(best['fraction'])} of the rows with {best['arm']} equal all rows without"
             yield Fact(f"{1 / best['fraction']:.3g}×", f"fewer labelled rows for {model}: {said}")
+
+
+def _smallest(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The claim at the smallest fraction below 1 up to which every one holds, from all rows downwards; else the first
+    that does not: in a fixed sequence each test keeps its level (Westfall and Krishen 2001, section 2)."""
+    shown: dict[str, Any] = {}
+    for row in sorted(rows, key=lambda row: -row["fraction"]):
+        if row["verdict"] != HOLDS and shown.get("fraction", 1) < 1:
+            return shown
+        shown = row
+        if row["verdict"] != HOLDS:
+            return shown
+    return shown
 
 
 def _groups(claims: pl.DataFrame) -> Iterator[tuple[str, tuple[Claim, ...]]]:
@@ -95,17 +109,15 @@ def _groups(claims: pl.DataFrame) -> Iterator[tuple[str, tuple[Claim, ...]]]:
 def _line(kind: str, rows: list[dict[str, Any]]) -> Claim:
     """rows: the claim at one fraction after the other."""
     of = rows[0]
-    said = f"{of['model']}: {of['arm']} {'against' if kind == CONTROL else 'over'} {of['against']}"
+    said = "" if of["controlled"] else "uncontrolled: "
+    said += f"{of['model']}: {of['arm']} {'against' if kind == CONTROL else 'over'} {of['against']}"
     said += "" if of["metric"] == "auc" else f", {of['metric']}"
     said += "" if of["slice"] == "all" else f", on {of['slice'].replace('_', ' ')}"
     steps = tuple(Step(percent(row["fraction"]), row["verdict"], evidence(row)) for row in rows)
     verdicts = [row["verdict"] for row in rows]
-    shown = rows[-1]
-    if kind == SAVING:
-        shown = next((row for row in rows if row["verdict"] == HOLDS), shown)
-        verdict = shown["verdict"]
-    else:
-        verdict = next((v for v in (FAILS, *verdicts) if v in verdicts and v != HOLDS), HOLDS)
+    shown = _smallest(rows) if kind == SAVING else rows[-1]
+    verdict = next((v for v in (FAILS, *verdicts) if v in verdicts and v != HOLDS), HOLDS)
+    verdict = shown["verdict"] if kind == SAVING else verdict
     at = f" at {percent(shown['fraction'])}" if len(rows) > 1 else ""
     return Claim(verdict, said, _difference(shown) + at, steps if len(steps) > 1 else ())
 

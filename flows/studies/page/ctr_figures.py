@@ -11,6 +11,9 @@ from flows.studies.page.scales import percent, plain, signed
 from flows.studies.page.seeds import over_seeds
 
 METRIC = "auc"
+GAIN, CONTROL, SAVING = "text beats base", "control does nothing", "text at x % equals all rows without"
+"""Kinds of claims that have figures."""
+TO_BASE = [GAIN, CONTROL]
 SLICES = {"item_rows:": "training rows of the item", "history:": "length of the user's history"}
 """Slices with these beginnings are bins, in order; and of what."""
 
@@ -44,7 +47,7 @@ def figures(tables: CtrTables) -> Iterator[Figure]:
         yield _learning_curves(tables)
         yield from _differences(
             tables,
-            tables.claims.filter(pl.col("against") == "base", ~pl.col("claim").str.starts_with("text at")),
+            tables.claims.filter(pl.col("claim").is_in(TO_BASE)),
             title="What each arm adds to the base",
             caption="Test AUC less that of the base at the same rows and seeds; bands are paired 95 % intervals over"
             " users and seeds.",
@@ -52,7 +55,7 @@ def figures(tables: CtrTables) -> Iterator[Figure]:
         )
         yield from _differences(
             tables,
-            tables.claims.filter(pl.col("claim").str.starts_with("text at")),
+            tables.claims.filter(claim=SAVING),
             title="How few rows with text equal all rows without",
             caption="Test AUC at a fraction of the rows less that of the base with all rows. Where a band lies above"
             " the dashed margin, that fraction is not inferior.",
@@ -162,11 +165,10 @@ def _by_bin(tables: CtrTables, start: str, of: str) -> Iterator[Figure]:
     """The gain of each arm over the base, by bins of one number: a panel a model."""
     found = tables.claims.filter(
         pl.col("slice").str.starts_with(start),
-        pl.col("against") == "base",
+        pl.col("claim").is_in(TO_BASE),
         pl.col("metric") == METRIC,
         pl.col("fraction") == tables.whole,
         pl.col("difference").is_not_null(),
-        ~pl.col("claim").str.starts_with("text at"),
     ).with_columns(bin=pl.col("slice").str.strip_prefix(start))
     panels = []
     for (model,), rows in found.group_by("model", maintain_order=True):
