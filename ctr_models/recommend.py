@@ -56,6 +56,7 @@ class Recommender:
             self._prepared = self._model.prepare(self._tables, self._vectors)
         self._user_rows = {user: row for row, user in enumerate(self._tables.user_ids, start=1)}
         self._item_ids = np.array(["", *self._tables.item_ids], dtype=object)
+        self._item_rows = {item: row for row, item in enumerate(self._tables.item_ids, start=1)}
         self._acted = self._tables.item_of[self._tables.item.numpy()[:-1]]
         self._liked, self._start = self._tables.liked.numpy()[:-1], self._tables.start.numpy()
         n_items = len(self._item_ids)
@@ -75,13 +76,38 @@ class Recommender:
         score: the model's probability of a like; for users without a history the share of all users who liked the
         item. Fewer rows where fewer unseen items are left.
         """
+        user, start, end = self._history(user_id)
+        if end > start:
+            candidates = self._candidates(start, end, k)
+            return self._rows(user_id, *self._best(user, candidates, end - start, k))
+        return self._rows(user_id, self._by_popularity[:k], self._popularity[self._by_popularity[:k]])
+
+    def rank(self, user_id: str, item_ids: Sequence[str]) -> pl.DataFrame:
+        """The given items, best first, whether the user knows them or not: the columns and scores of `recommend`.
+
+        Raises ValueError naming an item that the dataset does not have.
+        """
+        try:
+            items = np.array([self._item_rows[item] for item in item_ids], dtype=np.int64)
+        except KeyError as error:
+            raise ValueError(f"the dataset has no item {error.args[0]!r}") from None
+        user, start, end = self._history(user_id)
+        if end > start:
+            return self._rows(user_id, *self._best(user, items, end - start, len(items)))
+        order = np.argsort(-self._popularity[items], kind="stable")
+        return self._rows(user_id, items[order], self._popularity[items[order]])
+
+    def recommend_many(self, user_ids: Sequence[str], k: int = 10) -> pl.DataFrame:
+        """The rows of `recommend` for each user, in the order given."""
+        return pl.concat([pl.DataFrame(schema=RECOMMENDATIONS), *(self.recommend(user, k) for user in user_ids)])
+
+    def _history(self, user_id: str) -> tuple[int, int, int]:
+        """(row, first and past-the-last interaction) of a user; both alike where there are none."""
         user = self._user_rows.get(user_id, 0)
         start, end = (int(place) for place in self._start[user : user + 2])
-        if user and end > start:
-            items, scores = self._ranked(user, start, end, k)
-        else:
-            items = self._by_popularity[:k]
-            scores = self._popularity[items]
+        return user, start, end if user else start
+
+    def _rows(self, user_id: str, items: np.ndarray, scores: np.ndarray) -> pl.DataFrame:
         return pl.DataFrame(
             {
                 "user_id": [user_id] * len(items),
@@ -92,17 +118,13 @@ class Recommender:
             schema=RECOMMENDATIONS,
         )
 
-    def recommend_many(self, user_ids: Sequence[str], k: int = 10) -> pl.DataFrame:
-        """The rows of `recommend` for each user, in the order given."""
-        return pl.concat([pl.DataFrame(schema=RECOMMENDATIONS), *(self.recommend(user, k) for user in user_ids)])
-
-    def _ranked(self, user: int, start: int, end: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-        candidates = self._candidates(start, end, k)
-        if not len(candidates):
-            return candidates, np.zeros(0, np.float32)
-        scores = self._score(user, candidates, end - start)
+    def _best(self, user: int, items: np.ndarray, n_before: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k best of some items and their scores, best first."""
+        if not len(items):
+            return items, np.zeros(0, np.float32)
+        scores = self._score(user, items, n_before)
         best = np.argsort(-scores, kind="stable")[:k]
-        return candidates[best], scores[best]
+        return items[best], scores[best]
 
     def _candidates(self, start: int, end: int, k: int) -> np.ndarray:
         """Unseen items, ascending: nearest to the mean of the newest liked items, and the most popular."""

@@ -23,6 +23,7 @@ from ctr_models.train import TrainConfig
 from flows.sections import Plugin, Section, plugin
 from flows.studies.ctr.config import AblationConfig, SampleEfficiencyConfig
 from flows.studies.ctr.settings import check
+from flows.studies.latency.config import LatencyConfig
 from flows.studies.sequential.config import SequentialConfig
 from storage import split
 from storage.errors import ConfigError
@@ -137,6 +138,8 @@ class RunConfig(Section):
     """What `nightshift study sample_efficiency` compares."""
     ablation: AblationConfig | None = None
     """What `nightshift study ablation` compares."""
+    latency: LatencyConfig = LatencyConfig()
+    """What `nightshift study latency` times."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> "RunConfig":
@@ -165,6 +168,12 @@ class RunConfig(Section):
                 check(self, section)
             except ValueError as error:
                 raise ValueError(f"{name} {error}") from error
+        for name in self.latency.models:
+            if name not in self.models:
+                raise ValueError(f"latency.models has {name!r}, but [models] has: {', '.join(self.models) or 'none'}")
+        if self.latency.engine is not None and self.latency.engine not in self.engines:
+            there = ", ".join(self.engines) or "none"
+            raise ValueError(f"latency.engine is {self.latency.engine!r}, but [engines] has: {there}")
         if self.models and self.recommend.model not in self.models:
             raise ValueError(f"recommend.model is {self.recommend.model!r}, but [models] has: {', '.join(self.models)}")
         return self

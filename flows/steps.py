@@ -178,10 +178,15 @@ def _counts(planned: Plan) -> dict:
 
 
 def _engine(config: RunConfig, feature: str, *, dry: bool = False) -> Any:
-    """The engine that answers for `feature`; the small demonstration model is trained where it is asked for."""
+    """The engine that answers for `feature`."""
     if feature not in config.features:
         raise ConfigError(f"no feature {feature!r}; [features] has: {', '.join(config.features) or 'none'}")
-    section = config.engines[config.features[feature].engine]
+    return open_engine(config, config.features[feature].engine)
+
+
+def open_engine(config: RunConfig, name: str) -> Any:
+    """The engine of [engines] called `name`; the small demonstration model is trained where it is asked for."""
+    section = config.engines[name]
     options = section.options
     if getattr(options, "model", None) == "small-lm":
         from llm_features import small_lm

@@ -14,6 +14,9 @@ import polars as pl
 from storage import files
 from storage.layout import STUDIES, STUDY_PARTS
 
+REPORT = "report.html"
+"""The page of a study, beside its tables."""
+
 
 def stored(root: Path, name: str, key: str) -> files.Version | None:
     """The newest part called `name`, where it was made of what `key` is the hash of. Raises StoreError for damage."""
@@ -35,14 +38,23 @@ def published(root: Path, study: str, key: str) -> files.Version | None:
 
 
 def publish_tables(
-    root: Path, study: str, tables: Mapping[str, pl.DataFrame], meta: Mapping[str, object], *, key: str | None = None
+    root: Path,
+    study: str,
+    tables: Mapping[str, pl.DataFrame],
+    meta: Mapping[str, object],
+    *,
+    key: str | None = None,
+    page: str | None = None,
 ) -> files.Version:
     """Publish the tables of a study as `<name>.parquet`, or return the version that already holds them.
 
-    key: hash of what they are made of; of what they say if None.
+    key: hash of what they are made of; of what they and the page say if None. page: `REPORT`, as HTML.
     """
-    key = key or digest([[name, table.write_json()] for name, table in tables.items()])
-    return files.publish(root / STUDIES / study, _writers(tables), content_hash=key, meta=meta)
+    key = key or digest([page, *([name, table.write_json()] for name, table in tables.items())])
+    writers = _writers(tables)
+    if page is not None:
+        writers[REPORT] = lambda path: path.write_text(page, encoding="utf-8")
+    return files.publish(root / STUDIES / study, writers, content_hash=key, meta=meta)
 
 
 def digest(value: object) -> str:

@@ -57,6 +57,21 @@ def test_seen_items_are_left_out_and_ranks_follow_scores(made: Recommender, snap
         assert not seen(snapshot.dataset, user) & set(frame["item_id"])
 
 
+def test_given_items_are_ranked_by_the_scores_of_recommendations(made: Recommender, snapshot: Snapshot) -> None:
+    best = made.recommend("u1", 8)
+    again = made.rank("u1", best["item_id"].to_list()[::-1])
+    known = sorted(seen(snapshot.dataset, "u1"))[:3]
+
+    assert again["item_id"].to_list() == best["item_id"].to_list()
+    assert again["score"].to_list() == pytest.approx(best["score"].to_list(), abs=1e-6)
+    assert again["rank"].to_list() == list(range(1, 9))
+    assert set(made.rank("u1", known)["item_id"]) == set(known)
+    assert made.rank("nobody", known)["score"].is_sorted(descending=True)
+    assert made.rank("u1", []).is_empty()
+    with pytest.raises(ValueError, match="no item 'i999'"):
+        made.rank("u1", ["i1", "i999"])
+
+
 def test_many_users_at_once_are_the_same_as_one_by_one(made: Recommender, snapshot: Snapshot) -> None:
     users = [*snapshot.dataset.users["user_id"][:7], "nobody"]
 

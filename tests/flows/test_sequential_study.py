@@ -136,8 +136,12 @@ def test_a_study_is_done_once_and_goes_on_where_it_was_stopped(
     root = config.store.root
     printed = CliRunner().invoke(app, ["study", "sequential", "--config", str(tmp_path / "study.toml")])
     lines = printed.output.splitlines()
-    assert lines[:-1] == [claim_line(claim) for claim in first["claims"]]
-    assert lines[-1].startswith("12 parts, 0 of them computed now, in ")
+    assert lines[:-2] == [claim_line(claim) for claim in first["claims"]]
+    assert lines[-2].startswith("12 parts, 0 of them computed now, in ")
+    assert lines[-1] == f"The page: {first['page']}"
+    report = Path(first["page"]).read_text()
+    assert all(f"<dt>{name}</dt>" in report for name in ("Dataset", "Split", "Seeds"))
+    assert f">sasrec, {first['claims'][0]['metric']}<" in report
     said = query(root, "SELECT count(*) AS n FROM study_sequential_claims WHERE verdict IS NOT NULL")
     assert said["n"].item() == len(first["claims"])
 

@@ -5,8 +5,10 @@ stopped goes on where it was, and a part whose data and configuration are unchan
 queries are ranked once, by the epoch that the validation queries chose.
 """
 
+import importlib.metadata
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from ctr_models.sequential.text import Text, fit_text, item_vectors
 from ctr_models.sequential.train import Run, fit
 from flows.config import RunConfig
 from flows.progress import progress
-from flows.studies.parts import digest, keep, publish_tables, stored
+from flows.studies.page import sequential as page
+from flows.studies.parts import REPORT, digest, keep, publish_tables, stored
 from flows.studies.sequential import tables
 from flows.studies.sequential.config import BASE, Arm, SequentialConfig
 from flows.studies.sequential.tables import Part
@@ -62,14 +65,38 @@ class Study:
             computed += is_new
         table, claims = tables.results(self.config, self.data, parts), tables.claims(self.config, self.data, parts)
         meta = {"split": self.config.split.kind, "parts": len(parts)}
-        published = publish_tables(self.root, STUDY, {"results": table, "claims": claims}, meta)
+        found = {"results": table, "claims": claims}
+        published = publish_tables(self.root, STUDY, found, meta, page=page.render(found, self._made(parts)))
         return {
             "study": STUDY,
             "results": str(published.path / "results.parquet"),
+            "page": str(published.path / REPORT),
             "parts": len(parts),
             "computed": computed,
             "claims": claims.to_dicts(),
             "seconds": round(time.time() - started, 1),
+        }
+
+    def _made(self, parts: Sequence[Part]) -> dict[str, str]:
+        """How the page is headed, and how it was made: the same for the same parts."""
+        config, data = self.config, self.dataset
+        seeds, n_queries = ", ".join(map(str, config.seeds)), len(self.data.queries["test"].users)
+        train = config.train.model_dump(mode="json", exclude={"seed", "threads"})
+        sets = [f"{name} v{each.version}, {each.encoder}" for name, each in self.features.items()]
+        return {
+            "title": f"Sequential models on {data.name}",
+            "lead": f"What does stored text add? {len(config.models)} models, {1 + len(config.arms)} arms, seeds"
+            f" {seeds};"
+            f" {n_queries:,} test queries over {self.data.n_items:,} items, ranked in full.",
+            "Dataset": f"{data.name}, {str(self.data.lineage['dataset'])[:12]}",
+            "Split": json.dumps(config.split.model_dump(mode="json")),
+            "Feature sets": "; ".join(sets) or "none",
+            "Seeds": seeds,
+            "Training, the same for every model and arm": json.dumps(train),
+            "Intervals": f"{config.resamples:,} resamples of users and seeds, in pairs",
+            "Cold items": f"at most {config.cold_at_most} training rows",
+            "Parts": f"{len(parts)}, each ranked once on the test queries by the epoch that validation chose",
+            "nightshift": importlib.metadata.version("nightshift"),
         }
 
     def _parts(self) -> Iterator[tuple[Part, bool]]:
