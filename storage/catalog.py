@@ -24,7 +24,7 @@ STANDARD_FEATURES = {"user_preference": "user_id", "item_knowledge": "item_id"}
 """Views that are always there, with the name of their entity's column, even before the first night."""
 
 NIGHT_COLUMNS = ["logical_date", "job", "status", "started_at", "seconds", "summary"]
-RUN_COLUMNS = ["name", "version", "model", "created_at", "metrics", "lineage"]
+RUN_COLUMNS = ["family", "name", "version", "model", "created_at", "metrics", "lineage"]
 
 _PATHS = re.compile(r"'((?:[^']|'')*\.parquet)'")
 _SQL_TYPES = {pl.String: "VARCHAR", pl.Int64: "BIGINT", pl.Int32: "INTEGER", pl.Float32: "FLOAT", pl.Boolean: "BOOLEAN"}
@@ -165,13 +165,13 @@ def _recommendation_view(connection: duckdb.DuckDBPyConnection, root: Path) -> N
 
 
 def _study_views(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
-    """`study_<name>` and `study_<name>_claims`, for the studies that have tables."""
+    """`study_<name>`, its results, and `study_<name>_<table>` for every other table, as `..._claims`."""
     for study in folders(root / STUDIES):
         found = files.latest(study)
-        if found is not None:
-            for file, view in (("results", study.name), ("claims", f"{study.name}_claims")):
-                source = _parquet([found.path / f"{file}.parquet"])
-                connection.execute(f"CREATE VIEW {_name(f'study_{view}')} AS SELECT * FROM {source}")
+        for path in sorted(found.path / file for file in found.manifest["files"]) if found is not None else ():
+            view = study.name if path.stem == "results" else f"{study.name}_{path.stem}"
+            source = _parquet([path])
+            connection.execute(f"CREATE VIEW {_name(f'study_{view}')} AS SELECT * FROM {source}")
 
 
 def _table(connection: duckdb.DuckDBPyConnection, name: str, records: Sequence[Mapping], columns: list[str]) -> None:
