@@ -1,4 +1,5 @@
-"""What should this user see next? Candidates near the liked items, ranked by a trained model; no LLM anywhere.
+"""What should this user see next? Candidates near the liked items, or those a sequential model expects next, ranked
+by a trained model; no LLM anywhere.
 
 Everything that does not depend on the request is computed when the recommender is made: items are embedded, stored
 texts adapted, candidates indexed.
@@ -13,6 +14,8 @@ import torch
 
 from ctr_models.nearest import flat_index
 from ctr_models.samples import gather, rating_above
+from ctr_models.sequential.retriever import CANDIDATES, Retriever
+from ctr_models.sequential.train import Run as SequentialRun
 from ctr_models.similarity import compare_candidates
 from ctr_models.tables import encode_tables
 from ctr_models.text import text_set, unit
@@ -33,10 +36,18 @@ class Recommender:
     histories and texts are not.
     """
 
-    def __init__(self, run: Run, root: Path, *, nearest: int = 150, popular: int = 50) -> None:
-        """nearest, popular: candidates by item vector and by popularity.
+    def __init__(
+        self,
+        run: Run,
+        root: Path,
+        *,
+        retrieval: SequentialRun | None = None,
+        nearest: int = CANDIDATES,
+        popular: int = 50,
+    ) -> None:
+        """nearest, popular: candidates by item vector (or by `retrieval`, where there is one) and by popularity.
 
-        Raises StoreError where the root has no dataset, or lacks a feature set (of the encoder) that the run needs.
+        Raises StoreError where the root has no dataset, or lacks a feature set (of the encoder) that a run needs.
         """
         dataset = load_dataset(root)
         features = {each.name: load_features(root, each.name) for each in run.statistics}
@@ -66,6 +77,11 @@ class Recommender:
         self._by_popularity = order[order > 0]
         self._popularity = (likes / max(1, len(self._tables.user_ids))).astype(np.float32)
         self._popular = popular
+        self._retriever: Retriever | None = None
+        if retrieval is not None:
+            text = None if retrieval.init is None else load_features(root, retrieval.init.feature_set)
+            self._retriever = Retriever(retrieval, dataset.items["item_id"], text)
+            self._item_rows = {item: row for row, item in enumerate(self._item_ids)}
         self._item_vectors = self._retrieval_vectors()
         self._indexed = np.flatnonzero(np.any(self._item_vectors != 0, axis=1))
         self._index = flat_index(self._item_vectors[self._indexed])
@@ -127,12 +143,16 @@ class Recommender:
         return items[best], scores[best]
 
     def _candidates(self, start: int, end: int, k: int) -> np.ndarray:
-        """Unseen items, ascending: nearest to the mean of the newest liked items, and the most popular."""
+        """Unseen items, ascending: nearest to the mean of the newest liked items (or what the sequential model expects
+        next), and the most popular."""
         history = self._acted[start:end]
         unseen = np.ones(len(self._popularity), bool)
         unseen[history] = False
         unseen[0] = False
         chosen = self._by_popularity[unseen[self._by_popularity]][: max(self._popular, k)]
+        if self._retriever is not None:
+            found = self._retriever.candidates(self._item_ids[history].tolist(), self._nearest)
+            return np.union1d(chosen, np.array([self._item_rows[item] for item in found], np.int64))
         liked = history[self._liked[start:end]][-QUERY_ITEMS:]
         query = self._item_vectors[liked].mean(axis=0, keepdims=True) if len(liked) else np.zeros((1, 0))
         if len(self._indexed) and np.any(query):

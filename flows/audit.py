@@ -1,12 +1,17 @@
 """Does anything in a data root know what it could not have known? The newest data, features and runs, audited."""
 
 import json
+from pathlib import Path
 
+import ctr_models.sequential.runs
 from ctr_models.runs import load_run, run_names
+from ctr_models.sequential.sequences import sequences
+from ctr_models.sequential.train import Run as SequentialRun
 from flows.audits import Audited, findings
 from flows.config import RunConfig
 from flows.learning import snapshot
 from llm_features.build import prompts_cache
+from storage import files
 from storage.split import GlobalTime, Ratio
 
 
@@ -27,10 +32,24 @@ def audit(config: RunConfig) -> dict:
             trained[name] = run
         else:
             others.append(name)
+    retrievers = _retrievers(root, config)
+    same = [
+        name for name, run in retrievers.items() if all(run.lineage.get(k) == ours[k] for k in ("dataset", "split"))
+    ]
     audited = Audited(
         snapshot=taken,
         prompts=cache.fetch(sorted(source for source in sources if source in cache)),
         runs=trained,
         time_split=isinstance(config.split, GlobalTime | Ratio),
+        retrievers={name: retrievers[name] for name in same},
+        sequences=sequences(taken.dataset, config.split) if same else None,
     )
-    return {"leaks": findings(audited), "runs": sorted(trained), "not_audited": others}
+    others += [name for name in retrievers if name not in same]
+    return {"leaks": findings(audited), "runs": sorted([*trained, *same]), "not_audited": others}
+
+
+def _retrievers(root: Path, config: RunConfig) -> dict[str, SequentialRun]:
+    """The newest run of each configured retriever; a study's runs may be controls, fitted on strangers' vectors."""
+    folders = {name: ctr_models.sequential.runs.folder(root, name) for name in config.retrievers}
+    there = [name for name, folder in folders.items() if files.latest(folder) is not None]
+    return {name: ctr_models.sequential.runs.load_run(root, name) for name in there}

@@ -74,8 +74,9 @@ def generate(
 def train(config: ConfigPath = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
     """Train every model of the run, with and without the features, on what was known at each label's time."""
     from flows.learning import train as learn
+    from flows.retrieving import train_retrievers
 
-    _as_writer("train", config, overrides, lambda _, run: learn(run))
+    _as_writer("train", config, overrides, lambda _, run: learn(run) | train_retrievers(run))
 
 
 @app.command()

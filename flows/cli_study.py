@@ -22,8 +22,16 @@ def _study() -> None:
 def sequential(
     config: ConfigPath = DEFAULT_CONFIG,
     overrides: Overrides = [],  # noqa: B006
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how many parts there are, and how long the rest would take.")
+    ] = False,
 ) -> None:
     """Sequential models x arms x seeds of the section [sequential], from where the study was left."""
+    if dry_run:
+        from flows.studies.sequential.estimate import estimate
+
+        _show_estimate(estimate(load(config, overrides)))
+        return
     from flows import steps
     from flows.studies.sequential.study import sequential as run_study
     from flows.studies.sequential.tables import claim_line
@@ -35,6 +43,8 @@ def sequential(
         steps.publish_catalog(run)
     for claim in done["claims"]:
         typer.echo(claim_line(claim))
+    chosen = f"by {done['trials']} trials each, on validation" if done["trials"] else "as configured, not tuned"
+    typer.echo(f"options {chosen}, in every arm")
     _say_done(done)
 
 
@@ -159,3 +169,16 @@ def latency(
             times = f"p50 {row['p50_ms']:,.2f} ms, p99 {row['p99_ms']:,.2f} ms"
             typer.echo(f"{asked}: {times} of {row['requests']:,} requests")
     typer.echo(f"The page: {done['page']}")
+
+
+def _show_estimate(said: Mapping[str, Any]) -> None:
+    typer.echo(f"{said['parts']} parts, {said['parts_stored']} of them stored")
+    if said["trials"]:
+        typer.echo(f"{said['trials']} trials of options, {said['trials_stored']} of them stored")
+    for model, seconds in said["seconds_per_epoch"].items():
+        typer.echo(f"  {model}: {seconds:,.1f} s an epoch, evaluation included")
+    likely, most = said["minutes"]
+    typer.echo(f"at most {most:,.0f} minutes, if no model stops early")
+    if likely is not None:
+        typer.echo(f"about {likely:,.0f} minutes, with as many epochs as stored parts needed")
+    typer.echo("nothing was written")

@@ -15,10 +15,13 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+import ctr_models.sequential.zoo
 import ctr_models.zoo
 import llm_features.encoders
 import llm_features.engines
 import storage.datasets
+from ctr_models.sequential.reduction import ItemInit
+from ctr_models.sequential.train import TrainConfig as SequentialTrainConfig
 from ctr_models.train import TrainConfig
 from flows.sections import Plugin, Section, plugin
 from flows.studies.ctr.config import AblationConfig, SampleEfficiencyConfig
@@ -88,11 +91,25 @@ class CompareConfig(Section):
     """Resamples of users for the 95 % intervals."""
 
 
+class RetrieverConfig(Plugin):
+    """A sequential model that finds candidates: `kind` is a file of ctr_models/sequential/zoo, the rest its options."""
+
+    item_init: ItemInit | None = None
+    """How the text of items enters; items that came after training can be found only where it does."""
+    train: SequentialTrainConfig = SequentialTrainConfig()
+
+
+SIMILARITY = "similarity"
+"""The retrieval that needs no model of its own: items near to what the user liked."""
+
+
 class RecommendConfig(Section):
     """Recommendations stored each night."""
 
+    retrieval: str = SIMILARITY
+    """Who finds the candidates: "similarity" to the liked items, or one of [retrievers]."""
     model: str = "din"
-    """Which of the trained models ranks."""
+    """Which of the trained models ranks them."""
     k: Annotated[int, Field(ge=1)] = 10
     users: Literal["all", "none"] | int = "all"
     """For whom: everyone, nobody, or the first so many users."""
@@ -112,6 +129,7 @@ class ScheduleConfig(Section):
     """A run's logical date is the day it was scheduled for in this zone."""
 
 
+Retriever = Annotated[RetrieverConfig, plugin(ctr_models.sequential.zoo, "kind", frozenset({"item_init", "train"}))]
 SPLITS = Annotated[split.Split, Field(discriminator="kind")]
 
 
@@ -129,6 +147,8 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     models: dict[str, Annotated[Plugin, plugin(ctr_models.zoo, "kind")]] = Field(default={})
     """Which models are trained, each with and without the features."""
+    retrievers: dict[str, Retriever] = Field(default={})
+    """Which sequential models are trained beside them, on the same split, to find candidates."""
     compare: CompareConfig = CompareConfig()
     recommend: RecommendConfig = RecommendConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -151,7 +171,7 @@ class RunConfig(Section):
             if section
         }
         studied += tuple(arm for section in of_ctr.values() for arm in section.arms)
-        for name in (*self.features, *self.models, *studied):
+        for name in (*self.features, *self.models, *self.retrievers, *studied):
             try:
                 named(Path(), name)
             except ConfigError as error:
@@ -174,6 +194,15 @@ class RunConfig(Section):
         if self.latency.engine is not None and self.latency.engine not in self.engines:
             there = ", ".join(self.engines) or "none"
             raise ValueError(f"latency.engine is {self.latency.engine!r}, but [engines] has: {there}")
+        for name, retriever in self.retrievers.items():
+            if retriever.item_init is not None and retriever.item_init.feature_set not in self.features:
+                there, wanted = ", ".join(self.features) or "none", retriever.item_init.feature_set
+                raise ValueError(f"retrievers.{name} reads feature set {wanted!r}, but [features] has: {there}")
+        if SIMILARITY in self.retrievers:
+            raise ValueError(f"the retrieval {SIMILARITY!r} is always there; call your retriever otherwise")
+        if self.recommend.retrieval not in (SIMILARITY, *self.retrievers):
+            there = ", ".join((SIMILARITY, *self.retrievers))
+            raise ValueError(f"recommend.retrieval is {self.recommend.retrieval!r}; there are: {there}")
         if self.models and self.recommend.model not in self.models:
             raise ValueError(f"recommend.model is {self.recommend.model!r}, but [models] has: {', '.join(self.models)}")
         return self

@@ -38,10 +38,10 @@ def plain_errors() -> None:
 def finished(job: str, date: str, summary: Mapping[str, Any]) -> Any:
     """What a flow returns: a Completed state that holds the summary and says where nothing was to do.
 
-    The summary is also shown as artifacts: Markdown, and one table each of the feature sets and the models.
+    The summary is also shown as artifacts: Markdown, and one table each of feature sets, models and retrievers.
     """
     create_markdown_artifact(as_markdown(summary), key=job, description=f"{job} of {date}")
-    for name in ("features", "models"):
+    for name in ("features", "models", "retrievers"):
         if rows := [_flat(row) for row in summary.get(name, [])]:
             create_table_artifact(rows, key=f"{job}-{name}", description=f"{name} of {date}")
     done_before = summary.get("already_done")

@@ -29,6 +29,7 @@ from storage.errors import ConfigError
 from storage.ingest import ingest as read_source
 from storage.ingest import load_dataset, publish_dataset
 from storage.interactions import Dataset
+from storage.layout import folders
 from storage.plugins import load
 
 
@@ -121,19 +122,18 @@ def publish_catalog(config: RunConfig) -> dict:
 
 
 def runs(root: Path) -> list[dict]:
-    """Every trained run, as records for the view `runs`."""
-    parent = root / "runs"
-    if not parent.is_dir():
-        return []
-    found = [version for folder in sorted(parent.iterdir()) for version in files.versions(folder)]
+    """Every trained run, as records for the view `runs`; `family` says whether it ranks or reads sequences."""
+    families = {"ctr": folders(root / "runs"), "sequential": folders(root / "sequential_runs")}
+    found = [(family, v) for family, names in families.items() for name in names for v in files.versions(name)]
     return [
         {
+            "family": family,
             "name": version.path.parent.name,
             "version": version.number,
             "created_at": version.manifest["created_at"],
             **version.meta,
         }
-        for version in found
+        for family, version in found
     ]
 
 

@@ -120,7 +120,20 @@ def _overview(summary: Mapping[str, Any]) -> list[Row]:
         rows.append(("data", f"{data['rows_read']:,} rows read, {data['quarantined']:,} quarantined{reasons}; {kept}"))
     for done in summary.get("features", []):
         rows += _feature_rows(done)
-    return rows
+    return rows + [(done["retriever"], _retrieval(done)) for done in summary.get("retrievers", [])]
+
+
+def _retrieval(done: Mapping[str, Any]) -> str:
+    """What a retriever finds of what users of the test rows turned to next."""
+
+    def found(part: Mapping[str, float]) -> str:
+        shares = [f"HR@{name.removeprefix('hr@')} {part[name]:.3f}" for name in part if name.startswith("hr@")]
+        return f"{', '.join(shares)}, NDCG@10 {part['ndcg@10']:.3f} over {part['queries']:,} test queries"
+
+    test = done["test"]
+    cold = f"; cold items: {found(test['cold_items'])}" if "cold_items" in test else ""
+    how = f"trained in {done['seconds']:,.0f} s" if done["trained"] else "unchanged"
+    return f"{done['model']}, {how}, version {done['version']}: {found(test['all'])}{cold}"
 
 
 def _feature_rows(done: Mapping[str, Any]) -> list[Row]:

@@ -3,7 +3,7 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import learning, recommending, scheduled
+from flows import learning, recommending, retrieving, scheduled
 from flows.config import load_config
 from flows.generate_features import publish_catalog
 from flows.night import run_night
@@ -15,6 +15,12 @@ JOB = "train-models"
 def train(config: str, overrides: list[str]) -> dict:
     """Train every model of the run, with and without the features."""
     return learning.train(load_config(config, overrides))
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def train_retrievers(config: str, overrides: list[str]) -> dict:
+    """Train the sequential models that find candidates."""
+    return retrieving.train_retrievers(load_config(config, overrides))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -35,7 +41,8 @@ def train_models(config: str, overrides: list[str] | None = None, logical_date: 
     date = scheduled.logical_date(logical_date, run.schedule.timezone)
 
     def work() -> dict:
-        return {"root": str(run.store.root), **train(config, overrides), **recommend(config, overrides)}
+        trained = train(config, overrides) | train_retrievers(config, overrides)
+        return {"root": str(run.store.root), **trained, **recommend(config, overrides)}
 
     return scheduled.finished(
         JOB, date, run_night(run.store.root, JOB, date, work, then=lambda: publish_catalog(config, overrides))

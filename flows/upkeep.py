@@ -31,7 +31,7 @@ from storage.vacuum import vacuum as remove_unnamed
 
 _REST = {
     "runs": "the model must be trained again: run `nightshift train`",
-    "sequential_runs": "the model must be trained again: run `nightshift study sequential`",
+    "sequential_runs": "the model must be trained again: run `nightshift train`, or the study it is of",
     "studies": "its tables come back with `nightshift study`",
     "study_parts": "it is computed again by the next `nightshift study`",
     "comparisons": "its numbers come back with `nightshift evaluate` or `nightshift train`",

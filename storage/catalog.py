@@ -24,7 +24,7 @@ STANDARD_FEATURES = {"user_preference": "user_id", "item_knowledge": "item_id"}
 """Views that are always there, with the name of their entity's column, even before the first night."""
 
 NIGHT_COLUMNS = ["logical_date", "job", "status", "started_at", "seconds", "summary"]
-RUN_COLUMNS = ["name", "version", "model", "created_at", "metrics", "lineage"]
+RUN_COLUMNS = ["family", "name", "version", "model", "created_at", "metrics", "lineage"]
 
 _PATHS = re.compile(r"'((?:[^']|'')*\.parquet)'")
 _SQL_TYPES = {pl.String: "VARCHAR", pl.Int64: "BIGINT", pl.Int32: "INTEGER", pl.Float32: "FLOAT", pl.Boolean: "BOOLEAN"}

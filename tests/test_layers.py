@@ -22,6 +22,7 @@ HOMES = {
     "prefect": "flows/",
     "typer": "flows/",
     "rich": "flows/",
+    "optuna": "flows/",
     "duckdb": "storage/",
     "vllm": "llm_features/",
     "transformers": "llm_features/",
@@ -33,7 +34,10 @@ HOMES = {
 }
 """Where a library is at home: nothing outside imports it."""
 
-LAZY = {"vllm", "transformers", "tokenizers", "peft", "openai", "sentence_transformers", "faiss", "sklearn", "typer"}
+LAZY = {
+    "vllm", "transformers", "tokenizers", "peft", "openai", "sentence_transformers", "faiss", "sklearn", "typer",
+    "optuna",
+}  # fmt: skip
 """Imported inside functions only, except by the file that is nothing without it."""
 EAGER = {
     ("flows/cli.py", "typer"),

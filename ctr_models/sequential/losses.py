@@ -4,6 +4,7 @@ All are sums over the places that have an answer: states_ND [N, E], table_VE [V,
 target_N (int64 rows of the table). The caller divides, so that parts of a batch add up to the batch.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 import torch
@@ -73,14 +74,18 @@ def gbce(states_NE: Tensor, table_VE: Tensor, target_N: Tensor, negative_K: Tens
     """Sum of -(beta log sigmoid(s_t) + sum_k log(1 - sigmoid(s_k))) / (K + 1); Petrov and Macdonald 2023.
 
     beta = a (t (1 - 1/a) + 1/a) with a = K / (V - 1), the share of the other items that is drawn, and t `calibration`.
-    Draws of the answer itself count nothing.
+    Draws of the answer itself count nothing. Every s is the product of state and item plus log(beta / K), the log-odds
+    of an answer among the draws: training begins at the base rate (the prior of Lin et al. 2017, "Focal Loss",
+    section 3.3). Without that constant, which no ranking sees, products must first learn to be negative for all items
+    alike, and a network whose states begin all the same, as BERT4Rec's at hidden places, stays there.
     """
     right_N, wrong_NK, is_target_NK = _scores(states_NE, table_VE, target_N, negative_K)
     many = len(negative_K)
     share = min(1.0, many / max(1, len(table_VE) - 1))
     beta = share * (calibration * (1 - 1 / share) + 1 / share)
-    negative_N = functional.logsigmoid(-wrong_NK).masked_fill(is_target_NK, 0).sum(dim=1)
-    return -(beta * functional.logsigmoid(right_N) + negative_N).sum() / (many + 1)
+    base_rate = math.log(beta / many)
+    negative_N = functional.logsigmoid(-base_rate - wrong_NK).masked_fill(is_target_NK, 0).sum(dim=1)
+    return -(beta * functional.logsigmoid(right_N + base_rate) + negative_N).sum() / (many + 1)
 
 
 def _scores(states_NE: Tensor, table_VE: Tensor, target_N: Tensor, negative_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:

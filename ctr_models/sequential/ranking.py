@@ -1,16 +1,17 @@
 """Where does the right item stand among all others? Full ranking of the catalogue, what was seen before left out.
 
-No candidates are sampled: sampled metrics order models differently (Krichene and Rendle 2020, "On Sampled Metrics for
-Item Recommendation").
+Sampled candidates are ranked beside it where somebody asks for them: see `sampled` for what such numbers are worth.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from ctr_models.sequential.histories import Histories, parts
 from ctr_models.sequential.metrics import CUTS
+from ctr_models.sequential.sampled import ranks_among
 from ctr_models.sequential.sequences import Queries
 
 SCORE_ROWS = 256
@@ -28,29 +29,37 @@ class Scorer(Protocol):
 class Ranked:
     """Rankings of queries. ranks: int32 [Q], place of the target from 1, 0 where it cannot be recommended.
 
-    top: int32 [Q, k], the best items, 0 where fewer can be recommended; scores: float32 [Q, k], -inf there.
+    top: int32 [Q, k], the best items, 0 where fewer can be recommended; scores: float32 [Q, k], -inf there. sampled:
+    the target's places among the drawn candidates of each name, int32 [Q].
     """
 
     ranks: np.ndarray
     top: np.ndarray
     scores: np.ndarray
+    sampled: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-def rank(scorer: Scorer, queries: Queries, *, k: int = max(CUTS)) -> Ranked:
+def rank(
+    scorer: Scorer, queries: Queries, *, k: int = max(CUTS), drawn: Mapping[str, np.ndarray] | None = None
+) -> Ranked:
     """Rank the whole catalogue for every query. Of equal scores the smaller item number comes first.
 
-    Items of the history are never recommended, so a target that the user had before is never found.
-    Raises ValueError where a score is NaN.
+    Items of the history are never recommended, so a target that the user had before is never found. drawn: see
+    `sampled.candidates`, by name. Raises ValueError where a score is NaN.
     """
+    drawn = drawn or {}
     found = Ranked(
         np.zeros(len(queries), np.int32),
         np.zeros((len(queries), k), np.int32),
         np.full((len(queries), k), -np.inf, np.float32),
+        {name: np.zeros(len(queries), np.int32) for name in drawn},
     )
     for places in parts(np.ones(len(queries), np.int64), np.arange(len(queries)), tokens=SCORE_ROWS):
         history = queries.history.take(places)
         scores = unseen(scorer.scores(history), history)
         found.ranks[places] = _target_ranks(scores, queries.target[places])
+        for name, few in drawn.items():
+            found.sampled[name][places] = ranks_among(scores, queries.target[places], few[places])
         top = best(scores, k)
         values = np.take_along_axis(scores, top, axis=1)
         found.top[places, : top.shape[1]] = np.where(np.isfinite(values), top, 0)

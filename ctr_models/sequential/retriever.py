@@ -13,8 +13,12 @@ from ctr_models.sequential.histories import Histories
 from ctr_models.sequential.model import ModelScorer
 from ctr_models.sequential.text import item_vectors, reduced
 from ctr_models.sequential.train import Run
+from ctr_models.train import cpu_threads
 from storage.errors import StoreError
 from storage.features import FeatureSet
+
+CANDIDATES = 150
+"""Items that are handed on to a ranking model."""
 
 
 class Retriever:
@@ -56,7 +60,8 @@ class Retriever:
         usable = [number for number in known if self._scorer.recommendable[number]]
         if not usable or not len(self._indexed):
             return []
-        query = self._scorer.queries(Histories.of([usable]))
+        with cpu_threads(1):  # one history is read before a second thread has been woken
+            query = self._scorer.queries(Histories.of([usable]))
         many = min(len(self._indexed), n + len(set(usable)))
         found = self._indexed[self._index.search(query, many)[1][0]]
         return [str(self._ids[number]) for number in found if number not in set(known)][:n]

@@ -11,6 +11,8 @@ from functools import cached_property
 
 import polars as pl
 
+from ctr_models.sequential.sequences import Sequences
+from ctr_models.sequential.train import Run as SequentialRun
 from ctr_models.train import Run
 from llm_features.text import clean
 from storage.interactions import Dataset
@@ -39,6 +41,8 @@ class Audited:
     prompts: pl.DataFrame
     runs: Mapping[str, Run]
     time_split: bool
+    retrievers: Mapping[str, SequentialRun] = field(default_factory=dict)
+    sequences: Sequences | None = None
 
     @property
     def dataset(self) -> Dataset:

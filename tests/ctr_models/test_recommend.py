@@ -12,12 +12,18 @@ from ctr_models import zoo
 from ctr_models.recommend import Recommender
 from ctr_models.runs import save_run
 from ctr_models.samples import SampleConfig, encode
+from ctr_models.sequential import zoo as sequential_zoo
+from ctr_models.sequential.retriever import Retriever
+from ctr_models.sequential.sequences import sequences
+from ctr_models.sequential.train import TrainConfig as SequenceConfig
+from ctr_models.sequential.train import fit as fit_sequences
 from ctr_models.train import Run, TrainConfig, fit, score
 from storage import plugins
 from storage.errors import StoreError
 from storage.interactions import Dataset
 from storage.schema import RECOMMENDATIONS
 from storage.snapshot import Snapshot
+from storage.split import Ratio
 from tests.ctr_models.conftest import make_world, store, without_features
 
 CONFIG = TrainConfig(batch_size=256, epochs=3, threads=1, samples=SampleConfig(max_history=20))
@@ -177,3 +183,32 @@ print(sorted(heavy))
     )
 
     assert done.stdout.split("\n")[:2] == ["10", "[]"]
+
+
+def test_candidates_may_come_from_a_sequential_model(tmp_path: Path) -> None:
+    """The same ranking model over what a retriever finds; who has no history, or is unknown, gets what is popular."""
+    snapshot = without_features(make_world(rows=1200))
+    data = snapshot.dataset
+    fresh = pl.DataFrame({"user_id": ["fresh"], "age": [30], "town": ["a"]})
+    store(tmp_path, replace(snapshot, dataset=replace(data, users=pl.concat([data.users, fresh]))))
+    options = plugins.load(sequential_zoo, "gru4rec").Config(width=8)
+    learned = sequences(data, Ratio(test=0.2))
+    next_item = fit_sequences(learned, kind="gru4rec", options=options, config=SequenceConfig(epochs=1, threads=1))
+    run = trained(snapshot)
+    plain, both = (
+        Recommender(run, tmp_path, retrieval=retrieval, nearest=6, popular=3) for retrieval in (None, next_item)
+    )
+    retriever = Retriever(next_item, data.items["item_id"])
+    liked = data.interactions.filter(pl.col("rating") > 3).group_by("item_id").len("n").sort("n", descending=True)
+    others = 0
+    for user in data.users["user_id"]:
+        rows = data.interactions.filter(user_id=user).sort("timestamp", "source_row")
+        popular = liked.filter(~pl.col("item_id").is_in(rows["item_id"].implode()))
+        popular = popular.filter(pl.col("n") >= popular["n"][2])["item_id"]
+        found = set(both.recommend(user, 3)["item_id"])
+        assert found <= set(retriever.candidates(rows["item_id"].to_list(), 6)) | set(popular)
+        others += found != set(plain.recommend(user, 3)["item_id"])
+
+    assert others > 0
+    for stranger in ("fresh", "nobody"):
+        assert both.recommend(stranger, 4).equals(plain.recommend(stranger, 4))

@@ -121,7 +121,7 @@ def test_a_run_by_hand_belongs_to_its_own_second() -> None:
 
 
 def test_nothing_of_a_task_is_cached_or_kept_by_prefect() -> None:
-    assert len({id(task) for task in TASKS.values()}) == 5
+    assert len({id(task) for task in TASKS.values()}) == 6
     for name, task in TASKS.items():
         assert task.cache_policy == NO_CACHE, name
         assert task.persist_result is False, name

@@ -1,5 +1,6 @@
 """A study ends in a table and claims, goes on where it was stopped, and does nothing twice."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.config import RunConfig, load_config
-from flows.studies.sequential import study
+from flows.studies.sequential import making, study
+from flows.studies.sequential.estimate import estimate
 from flows.studies.sequential.tables import claim_line
 from flows.upkeep import forget
+from storage import files
 from storage.catalog import query
 from storage.errors import ConfigError
 from storage.features import publish_features
@@ -105,7 +108,7 @@ def test_a_study_is_done_once_and_goes_on_where_it_was_stopped(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    real = study.fit
+    real = making.fit
 
     def stopped(*args: object, **kwargs: object) -> object:
         calls.append(1)
@@ -113,7 +116,7 @@ def test_a_study_is_done_once_and_goes_on_where_it_was_stopped(
             raise KeyboardInterrupt
         return real(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(study, "fit", stopped)
+    monkeypatch.setattr(making, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
         study.sequential(config)
     first = study.sequential(config)
@@ -136,7 +139,8 @@ def test_a_study_is_done_once_and_goes_on_where_it_was_stopped(
     root = config.store.root
     printed = CliRunner().invoke(app, ["study", "sequential", "--config", str(tmp_path / "study.toml")])
     lines = printed.output.splitlines()
-    assert lines[:-2] == [claim_line(claim) for claim in first["claims"]]
+    assert lines[:-3] == [claim_line(claim) for claim in first["claims"]]
+    assert lines[-3] == "options as configured, not tuned, in every arm"
     assert lines[-2].startswith("12 parts, 0 of them computed now, in ")
     assert lines[-1] == f"The page: {first['page']}"
     report = Path(first["page"]).read_text()
@@ -144,6 +148,112 @@ def test_a_study_is_done_once_and_goes_on_where_it_was_stopped(
     assert f">sasrec, {first['claims'][0]['metric']}<" in report
     said = query(root, "SELECT count(*) AS n FROM study_sequential_claims WHERE verdict IS NOT NULL")
     assert said["n"].item() == len(first["claims"])
+
+
+TUNED = """
+[sequential.tuning]
+trials = 3
+[sequential.tuning.space]
+learning_rate = { low = 1e-4, high = 1e-2, log = true }
+dropout = [0.0, 0.2]
+[[sequential.sampled]]
+negatives = 5
+[[sequential.sampled]]
+negatives = 5
+drawn = "popularity"
+"""
+
+
+def test_every_arm_is_tuned_by_the_same_budget_and_only_once(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(path.read_text() + TUNED)
+    assert config.sequential is not None
+    calls: list[int] = []
+    real = making.fit
+
+    def counted(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(making, "fit", counted)
+    tuned = load_config(path, ["sequential.arms={}", "sequential.hybrids={}", "sequential.seeds=[0]"])
+    with_text = load_config(path, ["sequential.seeds=[0]"])
+    first = study.sequential(tuned)
+    assert len(calls) == 3 + 1
+    with pytest.raises(KeyboardInterrupt):
+        study.sequential(with_text)
+    again = study.sequential(tuned)
+
+    root = config.store.root
+    table = pl.read_parquet(Path(first["results"]).with_name("tuning.parquet"))
+    assert (again["computed"], again["results"]) == (0, first["results"])
+    assert table["trial"].to_list() == [0, 1, 2]
+    assert table["options"][0] == '{"learning_rate": 0.001, "dropout": 0.2}'  # as configured
+    assert table.filter("chosen")["validation"].item() == table["validation"].max()
+    part = files.version(root / "study_parts" / "sequential.sasrec.base.0").meta["tuned"]
+    assert part == {"trials": 3, "options": json.loads(table.filter("chosen")["options"].item())}
+    longer = load_config(path, ["sequential.arms={}", "sequential.hybrids={}", "sequential.tuning.trials=4"])
+    more = pl.read_parquet(Path(study.sequential(longer)["results"]).with_name("tuning.parquet"))
+    another = more.filter("chosen")["options"].item() != table.filter("chosen")["options"].item()
+    assert more[:3]["options"].equals(table["options"])
+    assert len(calls) == 5 + 1 + 1 + another  # a trial, a seed, and the first seed with what the trial brought
+
+    results = pl.read_parquet(first["results"])
+    names = {
+        f"sampled@5 {drawn} {metric}@{k}"
+        for drawn in ("uniform", "popularity")
+        for metric in ("hr", "ndcg", "mrr")
+        for k in (10, 20)
+    }
+    assert names < set(results["metric"])
+    sampled = results.filter(slice="all", metric="sampled@5 uniform hr@10")["value"]
+    assert set(sampled) == {1.0}  # of six items each is among the first ten
+
+
+def test_a_dry_run_counts_what_is_stored_and_writes_nothing(config: RunConfig, tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    root, untuned = config.store.root, load_config(path, ["sequential.arms={}"])
+    path.write_text(path.read_text() + TUNED)
+    tuned = load_config(path, ["sequential.arms={}", "sequential.sampled=[]"])
+    before = sorted(root.rglob("*"))
+    nothing = estimate(tuned)
+
+    assert (nothing["parts"], nothing["parts_stored"], nothing["trials"], nothing["trials_stored"]) == (6, 0, 3, 0)
+    assert nothing["minutes"][0] is None
+    assert nothing["minutes"][1] >= 0
+    assert set(nothing["seconds_per_epoch"]) == {"sasrec"}
+    assert sorted(root.rglob("*")) == before
+    study.sequential(untuned)
+    assert estimate(untuned)["parts_stored"] == 6
+    assert estimate(tuned)["parts_stored"] == 2  # the baselines: what the search will choose is not known
+    printed = CliRunner().invoke(app, ["study", "sequential", "-c", str(path), "--dry-run"]).output
+    assert "12 parts, " in printed
+    assert "12 trials of options, " in printed
+    assert "nothing was written" in printed
+    study.sequential(tuned)
+    done = estimate(tuned)
+    assert (done["parts_stored"], done["trials_stored"], done["minutes"]) == (6, 3, [0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("sequential.tuning.space.depth=[1, 2]", "has no option 'depth' to tune"),
+        ("sequential.tuning.space.width=[16, 32]", "must hold 8, as model 'sasrec' is configured"),
+        ("sequential.tuning.models.bert.width=[8]", "tuning.models names 'bert'; there are: sasrec"),
+        ("sequential.tuning.space={}", "no option to choose"),
+        ('sequential.sampled=[{drawn="all"}]', "uniform"),
+    ],
+)
+def test_a_wrong_search_is_refused_before_it_starts(config: RunConfig, tmp_path: Path, line: str, says: str) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(path.read_text() + TUNED)
+    with pytest.raises(ConfigError, match=says):
+        load_config(path, [line])
 
 
 def test_another_data_set_or_configuration_is_computed_again(config: RunConfig) -> None:

@@ -8,8 +8,10 @@ import ctr_models.sequential.baselines
 import ctr_models.sequential.zoo
 from ctr_models.sequential.hybrids import HybridConfig, parts_of
 from ctr_models.sequential.reduction import ItemInit
+from ctr_models.sequential.sampled import Sampled
 from ctr_models.sequential.train import TrainConfig
 from flows.sections import Plugin, Section, plugin
+from flows.studies.tuning import Range, TuningConfig
 from storage.plugins import load
 from storage.split import Split
 
@@ -57,6 +59,10 @@ class SequentialConfig(Section):
     baselines: dict[str, BaselineTable] = Field(default={})
     hybrids: dict[str, HybridConfig] = Field(default={})
     """Of baselines, and of models in the arm "base"."""
+    tuning: TuningConfig | None = None
+    """How options are chosen; without it they are as configured, and the study says so."""
+    sampled: tuple[Sampled, ...] = ()
+    """Metrics over sampled candidates, beside full ranking and named so."""
     claim_metric: Literal["ndcg@10", "ndcg@20", "hr@10", "hr@20", "mrr@10", "mrr@20"] = "ndcg@20"
     """What the lines of the study speak of."""
     cold_at_most: NonNegativeInt = 5
@@ -79,6 +85,26 @@ class SequentialConfig(Section):
             needs = load(ctr_models.sequential.baselines, baseline.kind).NEEDS_TEXT
             if needs != (baseline.feature_set is not None):
                 raise ValueError(f"baseline {name!r} {'needs a' if needs else 'reads no'} feature_set")
+        return self
+
+    @model_validator(mode="after")
+    def _tuning_fits(self) -> "SequentialConfig":
+        if self.tuning is None:
+            return self
+        if unknown := sorted(set(self.tuning.models) - set(self.models)):
+            raise ValueError(f"tuning.models names {unknown[0]!r}; there are: {', '.join(self.models) or 'none'}")
+        for name, model in self.models.items():
+            space, there = self.tuning.of(name), type(model.options).model_fields
+            if not space:
+                raise ValueError(f"tuning has no option to choose for model {name!r}")
+            for option, choice in space.items():
+                if option not in there:
+                    raise ValueError(f"model {name!r} has no option {option!r} to tune; there are: {', '.join(there)}")
+                value = getattr(model.options, option)
+                if not (choice.holds(value) if isinstance(choice, Range) else value in choice):
+                    raise ValueError(
+                        f"tuning of {option!r} must hold {value!r}, as model {name!r} is configured: it is tried first"
+                    )
         return self
 
     def feature_sets(self) -> set[str]:

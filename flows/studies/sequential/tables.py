@@ -1,16 +1,19 @@
 """What does a study say? Its table of numbers, and a line for each claim: holds, does not hold, not enough evidence."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from ctr_models.sequential.evaluate import compare, slices
-from ctr_models.sequential.metrics import summary
+from ctr_models.sequential.metrics import CUTS, summary
+from ctr_models.sequential.sampled import sampled_summary
 from ctr_models.sequential.sequences import Sequences
 from flows.studies.sequential.config import BASE, Arm, SequentialConfig
+from flows.studies.tuning import Trial, best
 
 RESULTS = {
     "protocol": pl.String,
@@ -35,11 +38,22 @@ CLAIMS = {
     "queries": pl.Int64,
     "verdict": pl.String,
 }
+TUNING = {
+    "model": pl.String,
+    "arm": pl.String,
+    "trial": pl.Int64,
+    "options": pl.String,
+    "validation": pl.Float64,
+    "chosen": pl.Boolean,
+}
 
 
 @dataclass(frozen=True)
 class Part:
-    """One ranking of the test queries. arm and seed are "" and 0 for baselines and hybrids of them."""
+    """One ranking of the test queries. arm and seed are "" and 0 for baselines and hybrids of them.
+
+    sampled: places of the targets among sampled candidates, by name.
+    """
 
     model: str
     arm: str
@@ -47,6 +61,7 @@ class Part:
     ranks: np.ndarray
     top: np.ndarray
     meta: Mapping[str, Any]
+    sampled: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def results(config: SequentialConfig, data: Sequences, parts: Sequence[Part]) -> pl.DataFrame:
@@ -56,6 +71,8 @@ def results(config: SequentialConfig, data: Sequences, parts: Sequence[Part]) ->
     for part in parts:
         for name, chosen in slices(data, asked, cold_at_most=config.cold_at_most).items():
             found = summary(part.ranks[chosen], part.top[chosen], asked.target[chosen], counts, n_items=data.n_items)
+            for among, ranks in part.sampled.items():
+                found |= sampled_summary(among, ranks[chosen], CUTS)
             rows += [
                 (config.split.kind, part.model, part.arm, part.seed, name, metric, value, int(chosen.sum()))
                 for metric, value in found.items()
@@ -84,6 +101,16 @@ def claims(config: SequentialConfig, data: Sequences, parts: Sequence[Part]) -> 
                 numbers = (found.base, found.difference, found.low, found.high, found.queries)
                 rows.append((model, better, worse, name, config.claim_metric, *numbers, found.verdict))
     return _without_nan(pl.DataFrame(rows, schema=CLAIMS, orient="row"))
+
+
+def tuning(trials: Mapping[tuple[str, str], Sequence[Trial]]) -> pl.DataFrame:
+    """One row for each trial of each model in each arm: options as JSON, validation metric, whether chosen."""
+    rows = [
+        (model, arm, trial.number, json.dumps(trial.options), trial.value, trial is best(tried))
+        for (model, arm), tried in trials.items()
+        for trial in tried
+    ]
+    return pl.DataFrame(rows, schema=TUNING, orient="row")
 
 
 def claim_line(claim: Mapping[str, Any]) -> str:

@@ -59,7 +59,8 @@ def test_gbce_by_hand() -> None:
     table = torch.tensor([[2.0], [1.0], [-1.0], [0.0], [0.0]], dtype=torch.float64)
 
     def expected(beta: float) -> float:
-        log_sigmoid = [-math.log1p(math.exp(-s)) for s in (2, -1, 1)]
+        prior = math.log(beta / 2)
+        log_sigmoid = [-math.log1p(math.exp(-s)) for s in (2 + prior, -(1 + prior), -(-1 + prior))]
         return -(beta * log_sigmoid[0] + log_sigmoid[1] + log_sigmoid[2]) / 3
 
     for calibration, beta in ((0.0, 1.0), (1.0, 0.5), (0.75, 0.625)):
@@ -71,7 +72,7 @@ def test_gbce_counts_nothing_for_draws_of_the_answer() -> None:
     states, table = torch.ones(1, 1, dtype=torch.float64), torch.tensor([[2.0], [1.0], [0.0]], dtype=torch.float64)
     twice = losses.gbce(states, table, torch.tensor([0]), torch.tensor([0, 0]), calibration=0.0)
 
-    assert twice.item() == pytest.approx(math.log1p(math.exp(-2)) / 3)
+    assert twice.item() == pytest.approx(math.log1p(math.exp(-2 + math.log(2))) / 3)
 
 
 @pytest.mark.parametrize("config", [losses.Softmax(), losses.SampledSoftmax(negatives=9), losses.GBCE(negatives=9)])

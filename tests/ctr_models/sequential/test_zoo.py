@@ -198,11 +198,13 @@ def test_every_parameter_learns_and_row_0_does_not(kind: str, init: str) -> None
 
 
 @pytest.mark.parametrize("loss", [losses.Softmax(), losses.SampledSoftmax(negatives=16), losses.GBCE(negatives=16)])
-def test_it_learns_by_every_loss(loss: losses.LossConfig) -> None:
+@pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
+def test_it_learns_by_every_loss(kind: str, loss: losses.LossConfig) -> None:
+    """One network of each objective: what is learned by predicting and what by filling in."""
     data = make_sequences(many=128)
-    options = plugins.load(zoo, "sasrec").Config(width=WIDTH, dropout=0.0, learning_rate=0.01)
+    options = plugins.load(zoo, kind).Config(width=WIDTH, dropout=0.0, learning_rate=0.01)
     config = TrainConfig(max_length=LENGTH, batch_size=32, epochs=100, evaluate_every=100, threads=1, loss=loss)
-    run = fit(data, kind="sasrec", options=options, config=config)
+    run = fit(data, kind=kind, options=options, config=config)
 
     assert run.metrics["validation"]["ndcg@10"] > 0.6  # by chance: .17
 
