@@ -170,9 +170,8 @@ def test_answers_of_a_server_are_taken_or_named(count: Callable[[int, int], int]
     message = {"role": "assistant", "content": "a text", "tool_calls": [], "refusal": None}
     choice = {"index": 0, "finish_reason": "stop", "message": message, "logprobs": {"content": []}}
     usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    good = json.dumps(
-        {"id": "x", "object": "chat.completion", "model": "m", "choices": [choice], "usage": usage}
-    ).encode()
+    whole = {"id": "x", "object": "chat.completion", "model": "m", "choices": [choice], "usage": usage}
+    good = json.dumps(whole).encode()
     config = openai.Config(base_url="http://nowhere", model="m", max_retries=0)
 
     async def ask_all() -> dict[str, int]:
