@@ -1,12 +1,19 @@
-"""Does anything in a data root know what it could not have known? The newest data, features and runs, audited."""
+"""Does anything in a data root know what it could not have known? The newest data, features and runs, audited.
+
+And does a language model know the data set itself? Then what it writes of titles may be the data set by heart.
+"""
 
 import json
+from dataclasses import asdict
 
 from ctr_models.runs import load_run, run_names
 from flows.audits import Audited, findings
 from flows.config import RunConfig
 from flows.learning import snapshot
+from flows.steps import open_engine
 from llm_features.build import prompts_cache
+from llm_features.memorisation import ROWS, probe
+from storage.ingest import load_dataset
 from storage.split import GlobalTime, Ratio
 
 
@@ -34,3 +41,19 @@ def audit(config: RunConfig) -> dict:
         time_split=isinstance(config.split, GlobalTime | Ratio),
     )
     return {"leaks": findings(audited), "runs": sorted(trained), "not_audited": others}
+
+
+def memorised(config: RunConfig, engine: str, *, rows: int) -> list[dict]:
+    """Ask `engine` of [engines] to complete up to `rows` rows of each kind of the stored data; see `Probe`.
+
+    Stores nothing. Raises ConfigError where there is no such engine or it is no model, StoreError without data.
+    """
+    dataset, opened = load_dataset(config.store.root), open_engine(config, engine)
+    try:
+        found = [
+            probe(make(dataset, limit=rows, seed=0), opened, kind=kind, name=dataset.name, seed=0)
+            for kind, make in ROWS.items()
+        ]
+    finally:
+        opened.close()
+    return [asdict(one) for one in found]
