@@ -1,7 +1,7 @@
 """Bad input tables of every source, by the real command: a sentence that names the file, or rows set aside; no harm."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -59,7 +59,9 @@ def wrong_with_quarantine(ended: object, said: str, file: str, root: Path) -> It
 
 
 @pytest.mark.parametrize("source", [ML, CSV, AMAZON, BX])
-def test_no_bad_table_harms_the_store(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_bad_table_harms_the_store(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], count: Callable[[int, int], int]
+) -> None:
     section, root, run = good_files(tmp_path)[source], tmp_path / "store", tmp_path / "run.toml"
 
     def ingest(share: float) -> tuple[object, str]:
@@ -69,7 +71,8 @@ def test_no_bad_table_harms_the_store(source: str, tmp_path: Path, capsys: pytes
     fresh(tmp_path, source)
     assert ingest(FEW)[0] == 0
     before, counts, wrong = kept(root), Counter(), {}
-    for name, table, spoil, some in spoilt_files(source):
+    cases = list(spoilt_files(source))
+    for name, table, spoil, some in cases[:: len(cases) // count(40, len(cases))]:
         folder = fresh(tmp_path, source)
         spoil(folder)
         found = list(wrong_with_refusal(*ingest(FEW), table.file, folder))
@@ -87,5 +90,6 @@ def test_no_bad_table_harms_the_store(source: str, tmp_path: Path, capsys: pytes
             wrong[name] = found
 
     assert wrong == {}
-    assert counts["refused"] >= 70
-    assert counts["set aside"] >= 20
+    print(source, dict(counts))
+    assert counts["refused"] >= 40  # of each of four sources
+    assert counts["set aside"] >= 10
