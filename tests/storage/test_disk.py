@@ -102,7 +102,7 @@ def test_a_sealed_record_is_read_back(tmp_path: Path) -> None:
     [
         (b"", "is damaged (JSONDecodeError"),
         (b"{", "is damaged (JSONDecodeError"),
-        (b"\xff\xfe", "is damaged (UnicodeDecodeError"),
+        (b'"\xff"', "is damaged (UnicodeDecodeError"),
         (b"[1]", "is damaged (TypeError"),
         (b"7", "is damaged (TypeError"),
         (b"{}", "is damaged (KeyError"),

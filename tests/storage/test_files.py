@@ -154,9 +154,10 @@ def test_a_rename_that_is_refused_is_named_and_leaves_nothing(tmp_path: Path, mo
     def refuse(old: object, new: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    with monkeypatch.context() as patched, pytest.raises(StoreError, match=r"cannot write .*v000001: Read-only file"):
+    with monkeypatch.context() as patched:
         patched.setattr(os, "rename", refuse)
-        publish(tmp_path, "one")
+        with pytest.raises(StoreError, match=r"cannot write .*v000001: Read-only file"):
+            publish(tmp_path, "one")
     assert list(tmp_path.iterdir()) == []
     assert publish(tmp_path, "one").number == 1
 
