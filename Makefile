@@ -2,13 +2,15 @@
 #   make demo          the whole nightly job on the embedded world, with vLLM on this CPU
 #   make test          every test that can run here
 #   make check         lint and test: exactly what CI calls
+#   make coverage      the tests again, and which branches none of them takes: none in the store's core, a tenth at most
+#   make mutation      would a test notice if the store's core did something else? hours; ARGS="--sample 60" for some
 # Options: PYTHON=python3.12 for another Python, EXTRAS=gpu,dev for a machine with a GPU, ARGS="..." for pytest.
 
 PYTHON ?= python3
 EXTRAS ?= cpu,dev
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format bench check clean
+.PHONY: help setup demo test lint format bench check coverage mutation clean
 .DEFAULT_GOAL := help
 
 help:
@@ -39,5 +41,14 @@ bench: setup
 
 check: lint test
 
+CORE := storage/files.py,storage/cache.py,storage/disk.py,storage/lock.py,storage/snapshot.py,storage/features.py
+coverage: setup
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage report --include=$(CORE) --fail-under=100
+	$(BIN)/coverage report --fail-under=90
+
+mutation: setup
+	$(BIN)/python -m tests.faults.mutation $(ARGS)
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

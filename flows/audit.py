@@ -1,6 +1,10 @@
-"""Does anything in a data root know what it could not have known? The newest data, features and runs, audited."""
+"""Does anything in a data root know what it could not have known? The newest data, features and runs, audited.
+
+And does a language model know the data set itself? Then what it writes of titles may be the data set by heart.
+"""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import ctr_models.sequential.runs
@@ -10,8 +14,11 @@ from ctr_models.sequential.train import Run as SequentialRun
 from flows.audits import Audited, findings
 from flows.config import RunConfig
 from flows.learning import snapshot
+from flows.steps import open_engine
 from llm_features.build import prompts_cache
+from llm_features.memorisation import ROWS, probe
 from storage import files
+from storage.ingest import load_dataset
 from storage.split import GlobalTime, Ratio
 
 
@@ -53,3 +60,19 @@ def _retrievers(root: Path, config: RunConfig) -> dict[str, SequentialRun]:
     folders = {name: ctr_models.sequential.runs.folder(root, name) for name in config.retrievers}
     there = [name for name, folder in folders.items() if files.latest(folder) is not None]
     return {name: ctr_models.sequential.runs.load_run(root, name) for name in there}
+
+
+def memorised(config: RunConfig, engine: str, *, rows: int) -> list[dict]:
+    """Ask `engine` of [engines] to complete up to `rows` rows of each kind of the stored data; see `Probe`.
+
+    Stores nothing. Raises ConfigError where there is no such engine or it is no model, StoreError without data.
+    """
+    dataset, opened = load_dataset(config.store.root), open_engine(config, engine)
+    try:
+        found = [
+            probe(make(dataset, limit=rows, seed=0), opened, kind=kind, name=dataset.name, seed=0)
+            for kind, make in ROWS.items()
+        ]
+    finally:
+        opened.close()
+    return [asdict(one) for one in found]

@@ -30,9 +30,12 @@ TELEMETRY_OFF = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-ENVIRONMENT = TELEMETRY_OFF | {"PREFECT_LOGGING_EXTRA_LOGGERS": "storage,llm_features,ctr_models,flows"}
-"""Nobody is told that this runs, and the steps' own log lines are shown. Set before any library is imported, unless the
-person set them otherwise."""
+ENVIRONMENT = TELEMETRY_OFF | {
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "storage,llm_features,ctr_models,flows",
+    "PREFECT_CLIENT_MAX_RETRIES": "8",
+}
+"""Nobody is told that this runs, the steps' own log lines are shown, and a run outlives 8 minutes without a server
+(2 + 4 + ... + 256 s between tries). Set before any library is imported, unless the person set them otherwise."""
 
 
 @app.command()

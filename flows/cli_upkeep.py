@@ -1,10 +1,13 @@
 """What can a person ask about a data root that is there already? To be checked, mended, cleared, and made to forget."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from flows.cli_options import DEFAULT_CONFIG, ConfigPath, Overrides, load
+
+SIGNIFICANT = 0.01
+"""Chance of so many exact rows below which a data set counts as known by heart."""
 
 
 def verify(
@@ -24,8 +27,19 @@ def verify(
     raise typer.Exit(code=1 if found["problems"] else 0)
 
 
-def audit(config: ConfigPath = DEFAULT_CONFIG, overrides: Overrides = []) -> None:  # noqa: B006
+def audit(
+    config: ConfigPath = DEFAULT_CONFIG,
+    overrides: Overrides = [],  # noqa: B006
+    memorisation: Annotated[
+        str | None,
+        typer.Option("--memorisation", help="Instead: does this engine of [engines] know the data's rows by heart?"),
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of each kind it is asked to complete.")] = 200,
+) -> None:
     """Look for leaks: texts, joins, splits and models that know what they could not have known."""
+    if memorisation is not None:
+        _ask_for_rows(load(config, overrides), memorisation, rows)
+        return
     from flows.audit import audit as search
 
     found = search(load(config, overrides))
@@ -77,6 +91,17 @@ def forget(
     typer.echo("Models keep what they learned from this person together with others until they are trained again.")
     typer.echo("The source files are not nightshift's: what they hold of this person is left out from now on.")
     raise typer.Exit(code=1 if done["traces"] else 0)
+
+
+def _ask_for_rows(run: Any, engine: str, rows: int) -> None:
+    from flows.audit import memorised
+
+    for found in memorised(run, engine, rows=rows):
+        known = "known by heart" if found["p"] < SIGNIFICANT else "not known"
+        typer.echo(
+            f"{found['rows']}: {found['exact']} of {found['asked']} rows completed exactly, {found['chance']:.1f} by "
+            f"chance (p = {found['p']:.3f}): {known}"
+        )
 
 
 def _complain(problems: list[str]) -> None:

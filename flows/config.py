@@ -8,7 +8,7 @@ the folder the command runs in.
 import hashlib
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
@@ -60,6 +60,9 @@ class FeatureConfig(Section):
     """... and again whenever the history has grown by this factor."""
     max_history: Annotated[int, Field(ge=1)] = 30
     """How many of the newest interactions a prompt shows at most."""
+    anonymised: bool = False
+    """Prompts show a stable pseudonym in place of each title, so that what a model knows of the world cannot help: what
+    a text gains less than the one about titles came from the title. For comparisons, as a feature set of its own."""
 
 
 class GenerateConfig(Section):
@@ -227,6 +230,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     for override in overrides:
         _override(raw, override)
+    for key in _with_nul(raw):
+        raise ConfigError(f"{path}: {key!r} holds a NUL character, which no name and no path can")
     try:
         return RunConfig(**raw)
     except ValidationError as error:
@@ -248,6 +253,18 @@ def _override(raw: dict, override: str) -> None:
         if not isinstance(raw, dict):
             raise ConfigError(f"--set {override!r}: {part!r} is a value, not a section")
     raw[parts[-1]] = value
+
+
+def _with_nul(value: Any, key: str = "") -> Iterator[str]:
+    """Keys whose value, or whose own name, holds a NUL: the operating system takes none in a path."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            yield from [f"{key}{name}"] if "\0" in name else _with_nul(one, f"{key}{name}.")
+    elif isinstance(value, list):
+        for one in value:
+            yield from _with_nul(one, key)
+    elif isinstance(value, str) and "\0" in value:
+        yield key.removesuffix(".")
 
 
 def _sentence(error: Any) -> str:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import httpx
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 
 from flows.summary import as_markdown
 from storage.errors import NightshiftError
+
+logger = logging.getLogger(__name__)
 
 
 def logical_date(given: str | None, timezone: str) -> str:
@@ -38,12 +41,16 @@ def plain_errors() -> None:
 def finished(job: str, date: str, summary: Mapping[str, Any]) -> Any:
     """What a flow returns: a Completed state that holds the summary and says where nothing was to do.
 
-    The summary is also shown as artifacts: Markdown, and one table each of feature sets, models and retrievers.
+    The summary is also shown as artifacts: Markdown, and one table each of feature sets, models and retrievers; where
+    the server is gone just then they are missing, and the store's own record of the night says the same.
     """
-    create_markdown_artifact(as_markdown(summary), key=job, description=f"{job} of {date}")
-    for name in ("features", "models", "retrievers"):
-        if rows := [_flat(row) for row in summary.get(name, [])]:
-            create_table_artifact(rows, key=f"{job}-{name}", description=f"{name} of {date}")
+    try:
+        create_markdown_artifact(as_markdown(summary), key=job, description=f"{job} of {date}")
+        for name in ("features", "models", "retrievers"):
+            if rows := [_flat(row) for row in summary.get(name, [])]:
+                create_table_artifact(rows, key=f"{job}-{name}", description=f"{name} of {date}")
+    except httpx.HTTPError as error:  # an artifact has a connection of its own, which does not wait for the server
+        logger.warning("the summary of %s is not shown as an artifact: %s", date, error)
     done_before = summary.get("already_done")
     message = f"{date} was done before: nothing to do" if done_before else f"{job} of {date} is done"
     return Completed(message=message, data=dict(summary))

@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 
 from prefect import serve
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 from prefect.settings import get_current_settings
@@ -15,11 +14,12 @@ from flows.nightly import nightly
 from flows.train_models import train_models
 from storage.errors import ConfigError
 
-ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-
 
 def deployments(config: str, overrides: Sequence[str], *, cron: str, timezone: str) -> list[RunnerDeployment]:
-    """What is served: `nightly/nightly` on its schedule, and its two halves for a run by hand."""
+    """What is served: `nightly/nightly` on its schedule, and its two halves for a run by hand.
+
+    Without a concurrency limit of Prefect's: why is said in deploy/prefect.yaml.
+    """
     parameters = {"config": config, "overrides": list(overrides)}
     return [
         RunnerDeployment.from_flow(
@@ -27,7 +27,6 @@ def deployments(config: str, overrides: Sequence[str], *, cron: str, timezone: s
             name="nightly",
             parameters=parameters,
             schedule=Cron(cron, timezone=timezone) if flow is nightly else None,
-            concurrency_limit=ONE_AT_A_TIME,
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
         for flow in (nightly, generate_features, train_models)

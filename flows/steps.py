@@ -61,7 +61,7 @@ def ingest(config: RunConfig, *, download: bool = False) -> dict:
 def plan(config: RunConfig, feature: str) -> dict:
     """Dry run of one feature set: what would be sent, and what it would take. Writes nothing."""
     dataset = _dataset(config, dry=True)
-    engine = _engine(config, feature, dry=True)
+    engine = _engine(config, feature)
     try:
         planned = _plan(config, feature, dataset, engine)
     finally:
@@ -157,6 +157,7 @@ def _plan(config: RunConfig, feature: str, dataset: Dataset, engine: Any) -> Pla
         first_checkpoint=section.first_checkpoint,
         growth=section.growth,
         max_history=section.max_history,
+        anonymised=section.anonymised,
     )
 
 
@@ -177,7 +178,7 @@ def _counts(planned: Plan) -> dict:
     }
 
 
-def _engine(config: RunConfig, feature: str, *, dry: bool = False) -> Any:
+def _engine(config: RunConfig, feature: str) -> Any:
     """The engine that answers for `feature`."""
     if feature not in config.features:
         raise ConfigError(f"no feature {feature!r}; [features] has: {', '.join(config.features) or 'none'}")
@@ -185,7 +186,9 @@ def _engine(config: RunConfig, feature: str, *, dry: bool = False) -> Any:
 
 
 def open_engine(config: RunConfig, name: str) -> Any:
-    """The engine of [engines] called `name`; the small demonstration model is trained where it is asked for."""
+    """Engine `name` of [engines]; the small demonstration model is trained where it is missing. Raises ConfigError."""
+    if name not in config.engines:
+        raise ConfigError(f"no engine {name!r}; [engines] has: {', '.join(config.engines) or 'none'}")
     section = config.engines[name]
     options = section.options
     if getattr(options, "model", None) == "small-lm":

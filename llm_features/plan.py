@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from llm_features import pseudonyms
 from llm_features.domains import Domain
 from llm_features.engines import Engine, Request
 from llm_features.facts import Facts, ItemFacts
@@ -75,19 +76,21 @@ def plan(
     first_checkpoint: int = 5,
     growth: float = 2.0,
     max_history: int = 30,
+    anonymised: bool = False,
 ) -> Plan:
     """Compare what `spec` wants of `dataset` with what the caches hold.
 
     A row whose facts are known to the prompts cache keeps the key it got then, and nothing is rendered for it; where
-    its text is still missing, the messages stored then are sent. Raises ConfigError where the instructions alone do
-    not fit the model.
+    its text is still missing, the messages stored then are sent. anonymised: prompts show pseudonyms and no titles.
+    Raises ConfigError where the instructions alone do not fit the model.
     """
+    dataset = pseudonyms.anonymised(dataset, domain) if anonymised else dataset
     if spec.entity == "item":
         wanted: ItemRows | UserRows = ItemRows(dataset, domain)
     else:
         wanted = UserRows(dataset, domain, first_checkpoint=first_checkpoint, growth=growth, max_history=max_history)
     salts = [engine.salt(entity) for entity in wanted.rows["entity_id"].to_list()]
-    hashes = _source_hashes(wanted, salts, spec, domain, engine)
+    hashes = _source_hashes(wanted, salts, spec, domain, engine, anonymised=anonymised)
     rows = wanted.rows.with_columns(pl.when(pl.col("reason").is_null()).then(hashes).alias("source_hash"))
     first = rows.with_row_index("place").drop_nulls("source_hash").unique("source_hash", keep="first")
     place_of: dict[str, int] = dict(first.sort("place").select("source_hash", "place").iter_rows())
@@ -144,7 +147,13 @@ def estimate(
 
 
 def _source_hashes(
-    wanted: ItemRows | UserRows, salts: Sequence[str], spec: PromptSpec, domain: Domain, engine: Engine
+    wanted: ItemRows | UserRows,
+    salts: Sequence[str],
+    spec: PromptSpec,
+    domain: Domain,
+    engine: Engine,
+    *,
+    anonymised: bool,
 ) -> pl.Series:
     """Hash of everything that decides the text of each row, without rendering it."""
     common = {
@@ -154,6 +163,8 @@ def _source_hashes(
         "limit": prompt_limit(spec, engine.max_model_len),
         "scale": wanted.scale,
     }
+    if anonymised:  # the facts of a user name items by id, which is the same with and without
+        common["titles"] = "pseudonyms"
     start = hashlib.sha256(_canonical(common).encode())
     hashes = []
     for salt, source in zip(salts, wanted.sources(), strict=True):

@@ -60,8 +60,8 @@ class WriterLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._descriptor is None or self._beating is None:
-            return
+        assert self._descriptor is not None
+        assert self._beating is not None
         self._done.set()
         self._beating.join()
         with contextlib.suppress(OSError):  # left behind, the text only looks like a death

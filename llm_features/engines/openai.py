@@ -172,17 +172,13 @@ class _Client:
             return Completion(request.key, f"another model answered: {str(found.model)[:100]!r}", "error")
         choice = found.choices[0]
         text, reason = choice.message.content or "", str(choice.finish_reason)
+        if not isinstance(text, str):
+            raise TypeError(f"the text is a {type(text).__name__}")
         finish: FinishReason = "stop" if reason == "stop" else "length" if reason == "length" else "error"
         if finish == "error":
             text = f"the server ended the answer with {reason!r}"
-        used = found.usage
-        return Completion(
-            request.key,
-            text,
-            finish,
-            int(used.prompt_tokens) if used else 0,
-            int(used.completion_tokens) if used else 0,
-        )
+        counts = [_count(getattr(found.usage, name, None)) for name in ("prompt_tokens", "completion_tokens")]
+        return Completion(request.key, text, finish, *counts)
 
 
 def _judged(error: Exception) -> tuple[str, bool, float]:
@@ -195,6 +191,11 @@ def _judged(error: Exception) -> tuple[str, bool, float]:
     if isinstance(error, APIConnectionError):
         return f"{type(error).__name__}: {error.__cause__ or error}", True, 0.0
     return f"the server's answer cannot be read: {type(error).__name__}: {error}"[:300], True, 0.0
+
+
+def _count(said: object) -> int:
+    """Tokens as a server counts them; 0 where it says nothing that could be a number of tokens."""
+    return said if isinstance(said, int) and 0 <= said < 2**31 else 0
 
 
 def _asked(header: str | None) -> float:

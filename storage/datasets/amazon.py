@@ -59,7 +59,8 @@ def read(config: Config) -> RawTables:
     if config.reviewed_only:
         reviewed = pl.col("item_id").is_in(rows["item_id"].drop_nulls().unique().implode())
         if items.select(reviewed.any()).item():  # else the checks say better what is wrong with which file
-            items = items.filter(reviewed | pl.col("problem").is_not_null())
+            nameless = pl.col("item_id").str.strip_chars().fill_null("") == ""  # for the checks, as is a broken line
+            items = items.filter(reviewed | nameless | pl.col("problem").is_not_null())
     return RawTables(
         name=config.name,
         domain=config.domain,

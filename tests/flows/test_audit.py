@@ -1,8 +1,9 @@
 """Every kind of leak, planted into a clean world, is found by its own check; in the clean world nothing is."""
 
 import json
+import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +18,15 @@ from flows import learning, steps
 from flows.audit import audit
 from flows.audits import Audited, findings
 from flows.config import RunConfig
+from llm_features import engines
 from llm_features.build import prompts_cache
+from llm_features.engines import Completion, Request
+from llm_features.memorisation import item_rows
+from storage.ingest import load_dataset
 from storage.interactions import Dataset
 from storage.schema import EARLIEST
 from storage.snapshot import Snapshot
+from tests.faults.commands import asked
 from tests.flows.test_night import COMMAND, tiny
 
 USER, ITEM = "user_preference", "item_knowledge"
@@ -333,3 +339,36 @@ def test_planting_leaves_the_clean_world_clean(clean: Audited, config: RunConfig
     assert findings(in_time) == []
     assert isinstance(clean.dataset, Dataset)
     assert Path(config.store.root).is_dir()
+
+
+# ------------------------------------------------------------------------------------------------ what a model knows
+
+
+def test_the_command_asks_an_engine_for_rows_and_says_what_it_knows(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(config.store.root.parent / "tiny.toml")
+    knows = {row.shown: row.rest for row in item_rows(load_dataset(config.store.root), limit=60, seed=0)}
+    closed = []
+
+    class Model(engines.Engine):
+        identity: Mapping[str, object] = {"engine": "fake"}
+
+        def generate(self, requests: Sequence[Request], *, in_flight: int) -> Iterator[Completion]:
+            for request in requests:
+                shown = request.messages[-1]["content"].split("\n\n", 1)[1]
+                yield Completion(request.key, knows.get(shown, "1::5"), "stop")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    assert "'template' is no language model" in str(asked(capsys, "audit", "--memorisation", "rule", "-c", path)[0])
+    assert "[engines] has: rule" in str(asked(capsys, "audit", "--memorisation", "gpt", "-c", path)[0])
+    monkeypatch.setattr("flows.audit.open_engine", lambda config, name: Model())
+    status, said = asked(capsys, "audit", "--memorisation", "rule", "--rows", "60", "-c", path)
+    items, ratings = said.splitlines()
+    assert (status, closed) == (0, [True])
+    assert re.fullmatch(
+        r"items: 60 of 60 rows completed exactly, \d\.\d by chance \(p = 0\.001\): known by heart", items
+    )
+    assert ratings.endswith(": not known")

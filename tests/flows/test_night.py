@@ -16,6 +16,7 @@ from flows.verify import verify
 from storage import files
 from storage.cache import parts
 from storage.catalog import query
+from storage.ingest import load_dataset
 
 TINY = """
 [store]
@@ -153,6 +154,29 @@ items = {{path = "{tmp_path}/i.csv", item = "item_id", title = "title"}}"""
     assert sent() == [0, 0]
     ratings.append(("u0", "i9", 5, 5001))  # the 10th
     assert sent() == [0, 1]
+
+
+def test_an_anonymised_feature_set_lies_beside_the_one_about_titles(tmp_path: Path) -> None:
+    config = tiny(tmp_path)[1]
+    steps.ingest(config)
+    named = [steps.generate(config, name)["content_hash"] for name in config.features]
+    hidden = tiny(tmp_path, *(f"features.{name}.anonymised=true" for name in config.features))[1]
+    done = [steps.generate(hidden, name) for name in hidden.features]
+    assert all(one["generation"]["sent"] == one["wanted"] > 0 for one in done)
+
+    again = [steps.generate(config, name) for name in config.features]
+    assert [one["generation"]["sent"] for one in again] == [0, 0]
+    assert [one["content_hash"] for one in again] == named
+    titles = load_dataset(config.store.root).items["title"].to_list()
+    assert _named(config, "item_knowledge", 1, titles)
+    assert not any(_named(config, name, 2, titles) for name in config.features)
+
+
+def _named(config: RunConfig, feature: str, version: int, titles: list[str]) -> bool:
+    """Whether any text of a version names any title."""
+    found = files.version(config.store.root / "features" / feature, version)
+    said = "\n".join(files.read_table(found, "features.parquet")["text"])
+    return any(title in said for title in titles)
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ import pytest
 import yaml
 from prefect import Flow, Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 
@@ -52,7 +51,7 @@ def test_prefect_yaml_names_the_three_deployments(prefect_yaml: dict) -> None:
         flow.validate_parameters(deployment["parameters"])
         assert (ROOT / deployment["parameters"]["config"]).is_file()
         assert deployment["work_pool"]["name"] == "nightshift"
-        assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+        assert "concurrency_limit" not in deployment
 
 
 def test_one_schedule_is_on_and_every_one_has_a_time_zone(prefect_yaml: dict) -> None:
@@ -75,9 +74,7 @@ def test_serve_offers_the_same_deployments() -> None:
     assert sorted(f"{d.flow_name}/{d.name}" for d in served) == sorted(f"{name}/nightly" for name in FLOWS)
     for deployment in served:
         assert deployment.parameters == {"config": "run.toml", "overrides": ["a.b=1"]}
-        assert deployment.concurrency_limit == 1
-        assert deployment.concurrency_options is not None
-        assert deployment.concurrency_options.collision_strategy == ConcurrencyLimitStrategy.CANCEL_NEW
+        assert deployment.concurrency_limit is None
         schedules = [(s.schedule.cron, s.schedule.timezone) for s in deployment.schedules or []]
         assert schedules == ([("30 3 * * *", "Europe/Berlin")] if deployment.flow_name == "nightly" else [])
 

@@ -16,6 +16,7 @@ from llm_features.engines import Completion, Request, template
 from llm_features.facts import UserFacts
 from llm_features.plan import PLAN, Plan, estimate, plan
 from llm_features.prompts import PromptSpec
+from llm_features.pseudonyms import pseudonym
 from llm_features.tokens import ChatTokens
 from llm_features.wanted import checkpoints
 from storage.cache import Cache
@@ -205,6 +206,25 @@ def test_user_ids_never_enter_a_prompt(store: Store, small_dataset: Dataset) -> 
     )
 
     assert [r for r in store.plan(renamed, USER).requests if "secret" in str(r.messages)] == []
+
+
+@pytest.mark.parametrize("spec", [ITEM, USER])
+def test_an_anonymised_prompt_holds_pseudonyms_and_no_title(
+    spec: PromptSpec, store: Store, small_dataset: Dataset
+) -> None:
+    """The same ones in both kinds of prompts and on every night, each a text of its own beside the one about titles."""
+    store.night(small_dataset, spec)
+    planned = store.plan(small_dataset, spec, anonymised=True)
+    shown = "".join(planned.prompts["messages"])
+    called = {pseudonym(item) for item in small_dataset.items["item_id"]}
+
+    assert planned.count("cached") == 0 < planned.count("new")
+    assert not any(title in shown for title in small_dataset.items["title"])
+    assert {name for name in called if f"Item {name}" in shown} == called
+    assert "release year: 1990" in shown or "year: 1990" in shown or spec is USER
+    again = small_dataset.items.with_columns(title=pl.lit("New ") + "title")
+    renamed = store.plan(replace(small_dataset, items=again), spec, anonymised=True)
+    assert renamed.prompts.equals(planned.prompts)
 
 
 def test_users_with_too_little_history_are_skipped_with_the_reason(store: Store, small_dataset: Dataset) -> None:

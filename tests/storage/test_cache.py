@@ -84,3 +84,64 @@ def test_a_part_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError, match=f"{part.name} is damaged"):
         Cache(tmp_path / "c", SCHEMA, key="key")
+
+
+def test_a_part_is_flushed_before_it_has_its_name(tmp_path: Path, on_disk: list[str]) -> None:
+    cache = Cache(tmp_path / "c", SCHEMA, key="key")
+    cache.append(rows(("a", 1), ("b", 2)))
+    assert on_disk == ["flush .", "flush c/.*", "rename c/.* -> c/*.parquet", "flush c"]
+    on_disk.clear()
+    cache.drop(["a"])  # the new part first, then the old one goes and its folder is flushed again
+    assert on_disk == ["flush c/.*", "rename c/.* -> c/*.parquet", "flush c", "flush c"]
+    on_disk.clear()
+    cache.drop(["b"])
+    assert on_disk == ["flush c"]
+    assert parts(tmp_path / "c") == []
+
+
+def test_a_part_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the cache take its rows for stored."""
+    cache = Cache(tmp_path / "c", SCHEMA, key="key")
+    cache.append(rows(("a", 1)))
+
+    def half(frame: pl.DataFrame, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pl.DataFrame, "write_parquet", half)
+        with pytest.raises(StoreError, match=r"cannot write .*/c: No space left"):
+            cache.append(rows(("b", 2)))
+    assert [path.suffix for path in (tmp_path / "c").iterdir()] == [".parquet"]
+    assert (cache.keys(), len(cache), "a" in cache, "b" in cache) == ({"a"}, 1, True, False)
+    assert cache.append(rows(("a", 5), ("b", 2))) == 1
+    assert cache.fetch(["b"])["value"].to_list() == [2]
+
+
+def test_some_columns_are_read_and_nothing_is_an_empty_table(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c", SCHEMA, key="key")
+    assert cache.fetch([]).schema == SCHEMA
+    cache.append(rows(("a", 1)))
+    assert cache.fetch(["a"], columns=["key"]).to_dicts() == [{"key": "a"}]
+    assert cache.fetch([]).schema == SCHEMA
+    assert cache.append(rows()) == 0
+
+
+def test_a_key_in_two_parts_keeps_its_first_row_and_both_go(tmp_path: Path) -> None:
+    """As two writers on two machines may leave it; whichever part is read first, it is one row."""
+    one, two = (Cache(tmp_path / "c", SCHEMA, key="key") for _ in range(2))
+    one.append(rows(("a", 1), ("b", 1)))
+    two.append(rows(("a", 2), ("c", 2)))
+    both = Cache(tmp_path / "c", SCHEMA, key="key")
+    assert len(both) == 3
+    assert both.fetch(["a", "b", "c"])["key"].to_list() == ["a", "b", "c"]
+    assert both.fetch(["a"]).height == 1
+
+
+def test_only_files_called_by_a_hash_are_parts(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c", SCHEMA, key="key")
+    cache.append(rows(("a", 1)))
+    for name in (".x.parquet", "x.parquet", "a.txt"):
+        (tmp_path / "c" / name).write_bytes(b"")
+    assert len(parts(tmp_path / "c")) == 1
+    assert parts(tmp_path / "nothing") == []

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from storage.errors import StoreError
-from storage.features import load_features, publish_features
+from storage.features import feature_sets, load_features, publish_features
 from storage.files import Version
 from storage.schema import REJECTED
 
@@ -66,3 +66,45 @@ def test_vectors_that_are_not_finite_unit_vectors_are_refused(tmp_path: Path, fe
 def test_a_missing_vector_is_refused(tmp_path: Path, feature_rows: Rows) -> None:
     with pytest.raises(StoreError, match="2 texts but 1 vectors"):
         publish(tmp_path, feature_rows([("a", 3, 9, 5), ("b", 3, 9, 5)]), vectors(1))
+
+
+def test_what_is_published_is_listed_and_counted(tmp_path: Path, feature_rows: Rows) -> None:
+    assert feature_sets(tmp_path) == []
+    version = publish(tmp_path, feature_rows([("a", 3, 9, 5), ("a", 4, 9, 6)]), vectors(3))
+    (tmp_path / "features" / "empty").mkdir()
+    assert feature_sets(tmp_path) == ["taste"]
+    counts = {name: version.meta[name] for name in ("rows", "entities", "distinct_texts", "rejected", "dim")}
+    assert counts == {"rows": 2, "entities": 1, "distinct_texts": 2, "rejected": 0, "dim": 4}
+    said = {name: version.meta[name] for name in ("name", "entity", "encoder", "lineage")}
+    assert said == {"name": "taste", "entity": "user", "encoder": "e", "lineage": {"a": 1}}
+    read = load_features(tmp_path, "taste")
+    assert (read.name, read.entity, read.encoder, read.version) == ("taste", "user", "e", 1)
+    assert read.vectors.dtype == np.float32
+
+
+def test_a_name_of_a_text_or_an_encoder_makes_another_version(tmp_path: Path, feature_rows: Rows) -> None:
+    rows = feature_rows([("a", 3, 9, 5)])
+    first = publish(tmp_path, rows, vectors(1))
+    other = publish_features(
+        tmp_path,
+        "more",
+        entity="item",
+        rows=rows,
+        rejected=pl.DataFrame(schema=REJECTED),
+        vectors=vectors(1),
+        encoder="e",
+        lineage={},
+    )
+    assert len({first.content_hash, other.content_hash}) == 2
+    rejected = pl.DataFrame([("a", 3, "empty", "k", "", "stop")], schema=REJECTED, orient="row")
+    again = publish_features(
+        tmp_path,
+        "taste",
+        entity="user",
+        rows=rows,
+        rejected=rejected,
+        vectors=vectors(1),
+        encoder="e",
+        lineage={"a": 1},
+    )
+    assert (again.number, again.meta["rejected"]) == (2, 1)

@@ -1,11 +1,13 @@
 """One writer a root; the lock falls with its process."""
 
+import calendar
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -95,3 +97,60 @@ def test_a_torn_lock_file_stops_nobody(tmp_path: Path, text: str) -> None:
     (tmp_path / "writer.lock").write_text(text)
     with WriterLock(tmp_path, purpose="x") as mine:
         assert mine.died is None
+
+
+def test_what_the_file_says_of_its_holder(tmp_path: Path) -> None:
+    before = int(time.time())
+    with WriterLock(tmp_path / "new" / "root", purpose="a night") as mine:
+        said = json.loads(mine.path.read_text())
+    assert (said["pid"], said["host"], said["purpose"]) == (os.getpid(), os.uname().nodename, "a night")
+    assert said["boot"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert before <= said["heartbeat"] <= time.time()
+    started = calendar.timegm(time.strptime(said["started"], "%Y-%m-%dT%H:%M:%SZ"))
+    assert before <= started <= time.time()
+
+
+def n_open() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_refused_writer_holds_nothing_and_changes_nothing(tmp_path: Path) -> None:
+    with WriterLock(tmp_path, purpose="first") as first:
+        said, before = first.path.read_text(), n_open()
+        for _ in range(3):
+            with pytest.raises(StoreError, match="first"), WriterLock(tmp_path, purpose="second"):
+                pass
+        assert n_open() == before
+        assert first.path.read_text() == said
+
+
+def test_a_lock_can_be_taken_again_and_ends_its_thread(tmp_path: Path) -> None:
+    threads, mine = threading.active_count(), WriterLock(tmp_path, purpose="x")
+    for _ in range(3):
+        with mine:
+            assert threading.active_count() == threads + 1
+        assert threading.active_count() == threads
+
+
+def test_a_machine_that_does_not_tell_its_boot_can_lock_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.read_text
+
+    def refuse(path: Path, *args: str, **options: str) -> str:
+        if path.name == "boot_id":
+            raise FileNotFoundError(2, "No such file or directory")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with WriterLock(tmp_path, purpose="x") as mine:
+        assert json.loads(mine.path.read_text())["boot"] == "unknown"
+
+
+def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(StoreError, match=r"cannot write .*file/writer\.lock"),
+        WriterLock(tmp_path / "file", purpose="x"),
+    ):
+        pass
