@@ -7,7 +7,7 @@ from flows.audits import Audited, findings
 from flows.config import RunConfig
 from flows.learning import snapshot
 from llm_features.build import prompts_cache
-from storage.split import GlobalTime, Ratio
+from storage.split import ByTime
 
 
 def audit(config: RunConfig) -> dict:
@@ -31,6 +31,6 @@ def audit(config: RunConfig) -> dict:
         snapshot=taken,
         prompts=cache.fetch(sorted(source for source in sources if source in cache)),
         runs=trained,
-        time_split=isinstance(config.split, GlobalTime | Ratio),
+        time_split=isinstance(config.split, ByTime),
     )
     return {"leaks": findings(audited), "runs": sorted(trained), "not_audited": others}
