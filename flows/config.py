@@ -81,6 +81,8 @@ class LabelConfig(Section):
     """A training row may only use text that existed before the label, by the wall clock too."""
     rows_of_user: Rows = "all"
     """"after_half": only those after the first half, at most 30, of a user's rows; "last": only the last."""
+    skip_first: Annotated[int, Field(ge=0)] = 0
+    """So many rows of each user, in order, are history only; those of one instant count one by one."""
     between: tuple[int, int] | None = None
     """UTC seconds: only rows from the first moment on and before the second; the others are history."""
 

@@ -48,6 +48,7 @@ def take_snapshot(
     split: Callable[[pl.DataFrame], pl.DataFrame],
     known_at: bool = False,
     rows_of_user: Rows = "all",
+    skip_first: int = 0,
     between: tuple[int, int] | None = None,
     lineage: Mapping[str, object] | None = None,
 ) -> Snapshot:
@@ -55,8 +56,8 @@ def take_snapshot(
 
     label = rating > `rating_above`; rows with fewer than `min_history` strictly earlier rows of their user are dropped.
     split: adds the column `split` to the samples. known_at: a feature also has to exist (`created_at`) before the
-    label; needs a dataset whose clock is "time". between: rows from the first moment on and before the second are
-    labels, the others are history only.
+    label; needs a dataset whose clock is "time". skip_first: so many rows of each user, in order, are history
+    only; between: so are rows before the first moment, and from the second on.
     Raises DataError where ratings are missing or no row is left, ConfigError where `known_at` or `between` have no
     clock.
     """
@@ -70,7 +71,7 @@ def take_snapshot(
         rows.with_columns(
             n_before=pl.Series(history_lengths(rows)), label=(pl.col("rating") > rating_above).cast(pl.Int8)
         )
-        .filter(pl.col("n_before") >= min_history, _is_label(rows_of_user), _is_between(between))
+        .filter(pl.col("n_before") >= min_history, _is_label(rows_of_user, skip_first), _is_between(between))
         .select("user_id", "item_id", "timestamp", "source_row", "label", "n_before")
         .sort(KEY)
     )
@@ -87,20 +88,22 @@ def take_snapshot(
     made_from = {f.name: {"version": f.version, "content_hash": f.manifest["content_hash"]} for f in features}
     rules: dict[str, object] = {"rating_above": rating_above, "min_history": min_history, "known_at": known_at}
     rules |= {} if rows_of_user == "all" else {"rows_of_user": rows_of_user}
+    rules |= {"skip_first": skip_first} if skip_first else {}
     rules |= {} if between is None else {"between": list(between)}
     return Snapshot(
         dataset, samples, {f.name: f for f in features}, {**(lineage or {}), "features": made_from, "labels": rules}
     )
 
 
-def _is_label(rows_of_user: Rows) -> pl.Expr:
-    """Of all rows, with `n_before`: which may be labels."""
-    total = pl.len().over("user_id")
-    if rows_of_user == "after_half":
-        return pl.col("n_before") >= pl.min_horizontal((total + 1) // 2, HALF_AT_MOST)
-    if rows_of_user == "last":
-        return pl.col("source_row") == pl.col("source_row").last().over("user_id", order_by=["timestamp", "source_row"])
-    return pl.lit(value=True)
+def _is_label(rows_of_user: Rows, skip_first: int) -> pl.Expr:
+    """Of all interactions in their order: which may be labels, by their place among their user's."""
+    place, total = pl.int_range(pl.len()).over("user_id"), pl.len().over("user_id")
+    first = {
+        "all": pl.lit(0),
+        "after_half": pl.min_horizontal((total + 1) // 2, HALF_AT_MOST),
+        "last": total - 1,
+    }[rows_of_user]
+    return place >= pl.max_horizontal(first, skip_first)
 
 
 def _is_between(between: tuple[int, int] | None) -> pl.Expr:

@@ -125,7 +125,7 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, message: str) -> None:
 def test_an_unknown_name_lists_what_there_is() -> None:
     with pytest.raises(ConfigError, match="no 'films' in domains; there are: beauty, books"):
         domains.load("films")
-    with pytest.raises(ConfigError, match="there are: item_knowledge, user_preference"):
+    with pytest.raises(ConfigError, match="there are: item_attributes, item_factor, item_knowledge, item_title"):
         prompt_specs.load("../x")
 
 

@@ -151,6 +151,7 @@ def test_which_rows_of_a_user_are_labels() -> None:
 
     assert {"a": list(range(300, 700, 10)), "b": list(range(50, 90, 10)), "c": []} == taken(rows_of_user="after_half")
     assert taken(rows_of_user="last") == {"a": [690], "b": [80], "c": [0]}
+    assert {"a": list(range(60, 700, 10)), "b": [60, 70, 80], "c": []} == taken(skip_first=6)
     assert taken(between=(20, 50)) == {"a": [20, 30, 40], "b": [20, 30, 40], "c": []}
     with pytest.raises(DataError, match=r"from 800 on and before 900; its rows are from time 0 to 690"):
         taken(between=(800, 900))
