@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from ctr_models.metrics import Ranking, logloss, losses, why_no_auc
+from storage.errors import ConfigError
 from storage.snapshot import Snapshot
 
 COLD_AT_MOST = 10
@@ -18,7 +20,8 @@ class Evaluation:
     """Scores of one model on one part of a snapshot, with what is needed to slice them.
 
     users, items: external ids; labels: int8 0 or 1; scores: float32 probabilities; item_rows: int64, training rows of
-    the item; all of shape [rows], in the snapshot's order.
+    the item; all of shape [rows], in the snapshot's order. pairs: columns `user_id`, `item_id` of rows that are judged
+    apart, such as those that a text cannot have seen.
     """
 
     users: pl.Series
@@ -26,11 +29,22 @@ class Evaluation:
     labels: np.ndarray
     scores: np.ndarray
     item_rows: np.ndarray
+    pairs: pl.DataFrame | None = None
 
     def slices(self, *, cold_at_most: int = COLD_AT_MOST) -> dict[str, np.ndarray]:
-        """Rows (bool) of each slice: all, items with at most so many training rows (cold), and the others (warm)."""
+        """Rows (bool) of each slice: all, items with at most so many training rows (cold), and the others (warm).
+
+        Where there are `pairs`, the rows of a pair among them and the others too.
+        """
         cold = self.item_rows <= cold_at_most
-        return {"all": np.ones(len(cold), bool), "cold_items": cold, "warm_items": ~cold}
+        found = {"all": np.ones(len(cold), bool), "cold_items": cold, "warm_items": ~cold}
+        if self.pairs is None:
+            return found
+        rows = pl.DataFrame({"user_id": self.users, "item_id": self.items})
+        marked = self.pairs.select("user_id", "item_id").unique().with_columns(among=pl.lit(value=True))
+        joined = rows.join(marked, on=["user_id", "item_id"], how="left", maintain_order="left")
+        among = joined["among"].fill_null(value=False).to_numpy()
+        return {**found, "pairs": among, "other_pairs": ~among}
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,17 @@ def evaluation(snapshot: Snapshot, scores: np.ndarray, *, split: str = "test") -
     counted = rows.select("item_id").join(train, on="item_id", how="left", maintain_order="left")
     seen = counted["n"].fill_null(0).cast(pl.Int64).to_numpy()
     return Evaluation(rows["user_id"], rows["item_id"], rows["label"].to_numpy(), scores, seen)
+
+
+def read_pairs(path: Path) -> pl.DataFrame:
+    """The first two columns of a csv file as `user_id` and `item_id`. Raises ConfigError where it has no two."""
+    try:
+        rows = pl.read_csv(path, infer_schema=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ConfigError(f"{path} cannot be read as csv: {error}") from error
+    if len(rows.columns) < 2:
+        raise ConfigError(f"{path} has one column, {rows.columns[0]!r}; pairs need two, users and items")
+    return rows.select(user_id=rows.columns[0], item_id=rows.columns[1])
 
 
 def report(result: Evaluation, *, cold_at_most: int = COLD_AT_MOST) -> dict[str, dict[str, float | int | str | None]]:

@@ -29,6 +29,8 @@ class SampleConfig(BaseModel, extra="forbid", frozen=True):
     """How many of the user's newest earlier interactions a model sees, and compares with the target in text space."""
     text_dimensions: PositiveInt = 64
     """How many principal components of the stored text vectors are kept."""
+    whiten: bool = True
+    """Give each of them unit variance."""
     drop_fields: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Fields to leave out, such as "user.user_id" or "item.genres"."""
 
@@ -102,7 +104,7 @@ def encode(
     if statistics is None:
         names = sorted(snapshot.features) if features is None else features
         used = [snapshot.features[name] for name in names]
-        statistics = fit_statistics(used, train, dimensions=config.text_dimensions)
+        statistics = fit_statistics(used, train, dimensions=config.text_dimensions, whiten=config.whiten)
     texts = tuple(text_set(snapshot, each) for each in statistics)
     tables, item = encode_tables(
         snapshot.dataset, vocabulary, texts, rating_above=rating_above(snapshot.lineage), samples=samples

@@ -1,9 +1,9 @@
 """How do stored text vectors reach a model? Centred, in few dimensions, and with a row for each entity and time.
 
 Row 0 of every matrix is 'absent'. Vectors are centred on the mean over the texts of training rows: sentence embeddings
-share a large common part that tells nothing, and uncentred cosines are all alike. They are then whitened: turned onto
-their principal components, of which the first are kept, each with unit variance. What these texts differ in is all they
-are asked for, and a fact told in a rare word counts as much as one told in a loud one.
+share a large common part that tells nothing, and uncentred cosines are all alike. They are then turned onto their
+principal components, of which the first are kept, and by default whitened, each to unit variance. What these texts
+differ in is all they are asked for, and a fact told in a rare word counts as much as one told in a loud one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ class TextStatistics:
     """What is learned of one feature set on the training rows; saved with the run.
 
     mean: float32 [dim], over the distinct texts of training rows; components: float32 [dim, kept], principal directions
-    over the standard deviation along them, the same for all sets of one encoder, so that texts of users and items can
-    be compared.
+    over the standard deviation along them (over one deviation where nothing is whitened), the same for all sets of one
+    encoder, so that texts of users and items can be compared.
     """
 
     name: str
@@ -75,12 +75,13 @@ class TextSet:
 
 
 def fit_statistics(
-    features: Sequence[FeatureSet], train: pl.DataFrame, *, dimensions: int
+    features: Sequence[FeatureSet], train: pl.DataFrame, *, dimensions: int, whiten: bool = True
 ) -> tuple[TextStatistics, ...]:
-    """Mean and whitening of the distinct texts that training rows find, at most `dimensions` wide.
+    """Mean and principal components of the distinct texts that training rows find, at most `dimensions` wide.
 
-    PCA whitening (Kessy, Lewin, Strimmer 2018, "Optimal Whitening and Decorrelation", section 2). Sets of one encoder
-    share it: that of the mean of their covariances. Raises ConfigError where training rows find no text.
+    whiten: PCA whitening (Kessy, Lewin, Strimmer 2018, "Optimal Whitening and Decorrelation", section 2); else the
+    components keep their shares of the variance, whose mean is made 1. Sets of one encoder share both: those of the
+    mean of their covariances. Raises ConfigError where training rows find no text.
     """
     known: list[np.ndarray] = []
     for feature in features:
@@ -93,7 +94,9 @@ def fit_statistics(
     spread: dict[str, list[np.ndarray]] = {}
     for feature, vectors in zip(features, known, strict=True):
         spread.setdefault(feature.encoder, []).append(np.cov(vectors, rowvar=False, bias=True))
-    components = {encoder: _whitening(np.mean(each, axis=0), dimensions) for encoder, each in spread.items()}
+    components = {
+        encoder: _components(np.mean(each, axis=0), dimensions, whiten=whiten) for encoder, each in spread.items()
+    }
     return tuple(
         TextStatistics(
             feature.name, feature.entity, feature.encoder, mean.astype(np.float32), components[feature.encoder]
@@ -102,12 +105,13 @@ def fit_statistics(
     )
 
 
-def _whitening(covariance: np.ndarray, dimensions: int) -> np.ndarray:
-    """Float32 [dim, kept]: the directions of greatest variance, each over its standard deviation."""
+def _components(covariance: np.ndarray, dimensions: int, *, whiten: bool) -> np.ndarray:
+    """Float32 [dim, kept]: the directions of greatest variance, each over its own or all over one deviation."""
     variance, axes = np.linalg.eigh(covariance)
     kept = np.argsort(-variance)[:dimensions]
     kept = kept[variance[kept] > variance.max() * NO_VARIANCE]
-    return np.ascontiguousarray(axes[:, kept] / np.sqrt(variance[kept]), np.float32)
+    scale = variance[kept] if whiten else variance[kept].mean()
+    return np.ascontiguousarray(axes[:, kept] / np.sqrt(scale), np.float32)
 
 
 def text_set(snapshot: Snapshot, statistics: TextStatistics) -> TextSet:

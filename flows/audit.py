@@ -19,7 +19,7 @@ from llm_features.build import prompts_cache
 from llm_features.memorisation import ROWS, probe
 from storage import files
 from storage.ingest import load_dataset
-from storage.split import GlobalTime, Ratio
+from storage.split import ByTime
 
 
 def audit(config: RunConfig) -> dict:
@@ -47,7 +47,7 @@ def audit(config: RunConfig) -> dict:
         snapshot=taken,
         prompts=cache.fetch(sorted(source for source in sources if source in cache)),
         runs=trained,
-        time_split=isinstance(config.split, GlobalTime | Ratio),
+        time_split=isinstance(config.split, ByTime),
         retrievers={name: retrievers[name] for name in same},
         sequences=sequences(taken.dataset, config.split) if same else None,
     )

@@ -23,6 +23,7 @@ import storage.datasets
 from ctr_models.sequential.reduction import ItemInit
 from ctr_models.sequential.train import TrainConfig as SequentialTrainConfig
 from ctr_models.train import TrainConfig
+from flows import protocols
 from flows.sections import Plugin, Section, plugin
 from flows.studies.ctr.config import AblationConfig, SampleEfficiencyConfig
 from flows.studies.ctr.settings import check
@@ -31,6 +32,7 @@ from flows.studies.sequential.config import SequentialConfig
 from storage import split
 from storage.errors import ConfigError
 from storage.files import named
+from storage.snapshot import Rows
 
 
 class StoreConfig(Section):
@@ -54,6 +56,11 @@ class FeatureConfig(Section):
     """A file of llm_features/prompt_specs."""
     engine: str
     """A table of [engines]."""
+    encoder: str | None = None
+    """A table of [encoders]; by default [encoder]."""
+    factors: tuple[str, ...] = ()
+    """Which of the domain's factors a model is asked about; all by default. One feature set for each factor gives an
+    item or a user a vector for each (factorised knowledge, KAR, arXiv 2306.10933, section 3.1)."""
     first_checkpoint: Annotated[int, Field(ge=1)] = 5
     """User text is first written after this many interactions (ignored for items)."""
     growth: Annotated[float, Field(gt=1)] = 2.0
@@ -81,6 +88,12 @@ class LabelConfig(Section):
     min_history: Annotated[int, Field(ge=0)] = 5
     known_at: bool = False
     """A training row may only use text that existed before the label, by the wall clock too."""
+    rows_of_user: Rows = "all"
+    """"after_half": only those after the first half, at most 30, of a user's rows; "last": only the last."""
+    skip_first: Annotated[int, Field(ge=0)] = 0
+    """So many rows of each user, in order, are history only; those of one instant count one by one."""
+    between: tuple[int, int] | None = None
+    """UTC seconds: only rows from the first moment on and before the second; the others are history."""
 
 
 class CompareConfig(Section):
@@ -92,6 +105,9 @@ class CompareConfig(Section):
     """An item with at most so many training rows is cold."""
     resamples: Annotated[int, Field(ge=20)] = 200
     """Resamples of users for the 95 % intervals."""
+    pairs: Path | None = None
+    """A csv file whose first two columns are users and items: test rows of these pairs, and the others, are judged
+    apart. A text that saw the future is found out by pairs that it cannot have seen."""
 
 
 class RetrieverConfig(Plugin):
@@ -140,11 +156,15 @@ class RunConfig(Section):
     """One run, whole. `config_hash` names it."""
 
     store: StoreConfig
+    protocol: str | None = None
+    """A file of flows/protocols: which rows are labels, how they are split, and how many there must be."""
     dataset: Annotated[DatasetConfig, plugin(storage.datasets, "source", frozenset({"max_bad_share"}))]
     engines: dict[str, Annotated[Plugin, plugin(llm_features.engines, "kind")]] = Field(default={})
     features: dict[str, FeatureConfig] = Field(default={})
     generate: GenerateConfig = GenerateConfig()
     encoder: Annotated[Plugin, plugin(llm_features.encoders, "kind")]
+    encoders: dict[str, Annotated[Plugin, plugin(llm_features.encoders, "kind")]] = Field(default={})
+    """Further encoders, for feature sets that name one."""
     labels: LabelConfig = LabelConfig()
     split: SPLITS
     train: TrainConfig = TrainConfig()
@@ -164,6 +184,20 @@ class RunConfig(Section):
     latency: LatencyConfig = LatencyConfig()
     """What `nightshift study latency` times."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _protocol_decides(cls, raw: Any) -> Any:
+        name = raw.get("protocol")
+        if name is None:
+            return raw
+        if said := [section for section in ("labels", "split") if section in raw]:
+            raise ValueError(f"protocol {name!r} says which labels and which split: leave out [{'] and ['.join(said)}]")
+        try:
+            chosen = protocols.load(name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return {**raw, "labels": chosen.labels, "split": chosen.split}
+
     @model_validator(mode="after")
     def _names_exist(self) -> "RunConfig":
         study = self.sequential
@@ -174,7 +208,7 @@ class RunConfig(Section):
             if section
         }
         studied += tuple(arm for section in of_ctr.values() for arm in section.arms)
-        for name in (*self.features, *self.models, *self.retrievers, *studied):
+        for name in (*self.features, *self.models, *self.retrievers, *self.encoders, *studied):
             try:
                 named(Path(), name)
             except ConfigError as error:
@@ -183,6 +217,9 @@ class RunConfig(Section):
             if feature.engine not in self.engines:
                 there = ", ".join(self.engines) or "none"
                 raise ValueError(f"features.{name}.engine is {feature.engine!r}, but [engines] has: {there}")
+            if feature.encoder is not None and feature.encoder not in self.encoders:
+                there = ", ".join(self.encoders) or "none"
+                raise ValueError(f"features.{name}.encoder is {feature.encoder!r}, but [encoders] has: {there}")
         if self.sequential is not None and (wrong := self.sequential.feature_sets() - set(self.features)):
             there = ", ".join(self.features) or "none"
             raise ValueError(f"sequential reads feature set {min(wrong)!r}, but [features] has: {there}")

@@ -13,9 +13,10 @@ from typing import Any
 
 from ctr_models import runs, samples
 from ctr_models.controls import permuted
-from ctr_models.evaluate import Evaluation, compare, evaluation, report
+from ctr_models.evaluate import Evaluation, compare, evaluation, read_pairs, report
 from ctr_models.samples import Samples
 from ctr_models.train import Progress, Run, fit, score
+from flows import protocols
 from flows.config import RunConfig
 from flows.progress import progress
 from storage import files
@@ -29,6 +30,9 @@ from storage.split import assign
 ARMS = ("without", "with", "permuted")
 """Base model; with the features; with the features' vectors given to strangers, which must not help."""
 
+SLICES = {"": "all", "cold_": "cold_items", "pairs_": "pairs", "other_pairs_": "other_pairs"}
+"""How the metrics of each slice of test rows begin."""
+
 
 def snapshot(config: RunConfig) -> Snapshot:
     """The newest data and feature sets, joined strictly in the past of each label."""
@@ -36,19 +40,19 @@ def snapshot(config: RunConfig) -> Snapshot:
     dataset = load_dataset(root)
     published = feature_sets(root)
     features = [load_features(root, name) for name in config.features if name in published]
-    labels = config.labels
-    return take_snapshot(
+    taken = take_snapshot(
         dataset,
         features,
-        rating_above=labels.rating_above,
-        min_history=labels.min_history,
-        known_at=labels.known_at,
+        **config.labels.model_dump(),
         split=partial(assign, config=config.split, clock=dataset.clock),
         lineage={
             "dataset": files.version(root / "dataset").content_hash,
             "split": config.split.model_dump(mode="json"),
         },
     )
+    if config.protocol is not None:
+        protocols.check(protocols.load(config.protocol), taken)
+    return taken
 
 
 def train(config: RunConfig) -> dict:
@@ -95,7 +99,8 @@ def _train_model(
     """Every arm is saved as soon as it is trained; the comparison of all has a folder of its own."""
     root, started = config.store.root, time.time()
     keys = {arm: _key(config, name, arm, _view(taken, arm)) for arm in arms}
-    asked = _hash([keys, config.compare.model_dump(mode="json")])
+    pairs = read_pairs(config.compare.pairs).rows() if config.compare.pairs else []
+    asked = _hash([keys, config.compare.model_dump(mode="json", exclude={"pairs"}), *pairs])
     known = files.latest(root / COMPARISONS / name)
     trained = all(_stored(config, name, arm, keys[arm]) for arm in arms)  # a damaged run may have been set aside
     if known is not None and known.content_hash == asked and trained:
@@ -156,15 +161,17 @@ def _judge(run: Run, view: Snapshot) -> Evaluation:
 def _compared(config: RunConfig, judged: Mapping[str, Evaluation]) -> dict[str, Any]:
     """Metrics of every arm, and what each gains over the base model, with paired intervals over users."""
     cold = config.compare.cold_at_most
+    if config.compare.pairs is not None:
+        pairs = read_pairs(config.compare.pairs)
+        judged = {arm: replace(result, pairs=pairs) for arm, result in judged.items()}
     said: dict[str, Any] = {}
     for arm, result in judged.items():
         slices = report(result, cold_at_most=cold)
         said[arm] = {
-            "auc": slices["all"]["auc"],
-            "logloss": slices["all"]["logloss"],
-            "cold_auc": slices["cold_items"]["auc"],
-            "cold_logloss": slices["cold_items"]["logloss"],
-            "cold_rows": slices["cold_items"]["rows"],
+            f"{prefix}{metric}": slices[name][metric]
+            for prefix, name in SLICES.items()
+            if name in slices
+            for metric in ("auc", "logloss", "rows")
         }
     for arm, name in (("with", "gain"), ("permuted", "permuted_gain")):
         if arm in judged and "without" in judged:
@@ -176,9 +183,10 @@ def _gains(base: Evaluation, other: Evaluation, *, resamples: int, cold_at_most:
     gains = {}
     for metric in ("auc", "logloss"):
         found = compare(base, other, metric=metric, resamples=resamples, cold_at_most=cold_at_most)
-        for name, d in ((metric, found["all"]), (f"cold_{metric}", found["cold_items"])):
-            if not d.reason:
-                gains[name] = {"mean": d.difference, "low": d.low, "high": d.high}
+        for prefix, name in SLICES.items():
+            if name in found and not found[name].reason:
+                d = found[name]
+                gains[f"{prefix}{metric}"] = {"mean": d.difference, "low": d.low, "high": d.high}
     return gains
 
 

@@ -87,7 +87,7 @@ def generate(config: RunConfig, feature: str) -> dict:
                 feature,
                 planned,
                 engine=engine,
-                open_encoder=lambda some: _encoder(config, some),
+                open_encoder=lambda some: _encoder(config, feature, some),
                 prompts=prompts_cache(root),
                 texts=texts_cache(root),
                 shard_size=config.generate.shard_size,
@@ -147,10 +147,15 @@ def _dataset(config: RunConfig, *, dry: bool = False) -> Dataset:
 
 def _plan(config: RunConfig, feature: str, dataset: Dataset, engine: Any) -> Plan:
     section = config.features[feature]
+    if section.factors and not engine.is_model:
+        raise ConfigError(
+            f"features.{feature}.factors chooses what a model is asked, but engine {section.engine!r} is none: its "
+            "text is the same whatever is asked"
+        )
     return make_plan(
         dataset,
         llm_features.prompt_specs.load(section.prompt),
-        llm_features.domains.load(dataset.domain),
+        llm_features.domains.load(dataset.domain).only(section.factors),
         engine,
         prompts_cache=prompts_cache(config.store.root),
         texts_cache=texts_cache(config.store.root),
@@ -200,9 +205,13 @@ def open_engine(config: RunConfig, name: str) -> Any:
     return load(llm_features.engines, section.kind).Engine(options)
 
 
-def _encoder(config: RunConfig, texts: list[str]) -> Encoder:
-    kind, options = config.encoder.kind, config.encoder.options.model_dump()
-    return open_encoder(config.store.root / "encoders" / f"{kind}.json", kind, options, texts)
+def _encoder(config: RunConfig, feature: str, texts: list[str]) -> Encoder:
+    named = config.features[feature].encoder
+    section = config.encoder if named is None else config.encoders[named]
+    settled = section.kind if named is None else f"{section.kind}.{named}"
+    return open_encoder(
+        config.store.root / "encoders" / f"{settled}.json", section.kind, section.options.model_dump(), texts
+    )
 
 
 def _tokens_per_second(root: Path, feature: str) -> float | None:

@@ -164,7 +164,7 @@ def _reasons(counts: Mapping[str, int]) -> str:
 
 
 def _model_rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    """Two rows of `COLUMNS` for each model: all test rows, and those of cold items."""
+    """Rows of `COLUMNS` for each model: all test rows, those of cold items, and of pairs that are judged apart."""
 
     def number(metrics: Mapping[str, Any] | None, name: str) -> str:
         return "" if not metrics or metrics.get(name) is None else f"{metrics[name]:.4f}"
@@ -176,7 +176,10 @@ def _model_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for model in summary["models"]:
         base, text = model.get("without"), model.get("with")
-        for label, auc, loss in (("all", "auc", "logloss"), ("cold items", "cold_auc", "cold_logloss")):
+        for label, prefix in (("all", ""), ("cold items", "cold_"), ("pairs", "pairs_"), ("others", "other_pairs_")):
+            if f"{prefix}rows" not in (base or text or {}):
+                continue
+            auc, loss = f"{prefix}auc", f"{prefix}logloss"
             gains = [interval(model.get(gain), auc) for gain in ("gain", "permuted_gain")]
             numbers = [number(base, loss), number(text, loss), interval(model.get("gain"), loss)]
             rows.append([model["model"], label, number(base, auc), number(text, auc), *gains, *numbers])

@@ -72,8 +72,7 @@ def build(
     engine.close()
     answered = plan.rows.filter(pl.col("text_key").is_not_null())
     answered = answered.filter([key in texts for key in answered["text_key"]])
-    # Text made by rule is not judged as a model's would be.
-    judged = _judged(answered, None if engine.reads_facts else plan.spec.gate, prompts, texts)
+    judged = _judged(answered, plan.spec.gate if engine.is_judged else None, prompts, texts)
     good = judged.filter(pl.col("reason").is_null())
     hashes = [text_hash(text) for text in good["text"]]
     good = good.with_columns(text_hash=pl.Series(hashes, dtype=pl.String))

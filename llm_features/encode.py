@@ -58,7 +58,7 @@ def open_encoder(settled: Path, name: str, options: Mapping[str, object], texts:
     wanted = json.loads(asked.model_dump_json())
     try:
         kept = json.loads(settled.read_text(encoding="utf-8")) if settled.is_file() else {}
-        if kept.get("asked") == wanted:
+        if kept and module.Config(**kept["asked"]) == asked:  # options that came later had their default then
             return module.Encoder(module.Config(**kept["settled"]))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise StoreError(f"{settled} is damaged ({error}); delete it to settle the encoder anew") from error

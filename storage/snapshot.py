@@ -6,6 +6,7 @@ own time. Rows carry an int32 into the feature set's vectors, never a vector.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import polars as pl
 
@@ -15,6 +16,11 @@ from storage.interactions import Dataset, history_lengths
 from storage.schema import EARLIEST
 
 KEY = ["timestamp", "user_id", "source_row"]
+
+Rows = Literal["all", "after_half", "last"]
+"""Which rows of a user are labels: all; those after the first half of them, at most 30 (KAR, arXiv 2306.10933); only
+the last (ReLLa, arXiv 2308.11131, on Book-Crossing). The others are history."""
+HALF_AT_MOST = 30
 
 
 @dataclass(frozen=True)
@@ -41,17 +47,23 @@ def take_snapshot(
     min_history: int,
     split: Callable[[pl.DataFrame], pl.DataFrame],
     known_at: bool = False,
+    rows_of_user: Rows = "all",
+    skip_first: int = 0,
+    between: tuple[int, int] | None = None,
     lineage: Mapping[str, object] | None = None,
 ) -> Snapshot:
     """Label the interactions, split them, and join what was known of each at its time.
 
     label = rating > `rating_above`; rows with fewer than `min_history` strictly earlier rows of their user are dropped.
     split: adds the column `split` to the samples. known_at: a feature also has to exist (`created_at`) before the
-    label; needs a dataset whose clock is "time".
-    Raises DataError where ratings are missing or no row is left, ConfigError where `known_at` has no clock.
+    label; needs a dataset whose clock is "time". skip_first: so many rows of each user, in order, are history
+    only; between: so are rows before the first moment, and from the second on.
+    Raises DataError where ratings are missing or no row is left, ConfigError where `known_at` or `between` have no
+    clock.
     """
-    if known_at and dataset.clock != "time":
-        raise ConfigError(f"known_at needs times, but the clock of dataset {dataset.name!r} is {dataset.clock!r}")
+    for asked, name in ((known_at, "known_at"), (between is not None, "between")):
+        if asked and dataset.clock != "time":
+            raise ConfigError(f"{name} needs times, but the clock of dataset {dataset.name!r} is {dataset.clock!r}")
     rows = dataset.interactions
     if rows["rating"].null_count():
         raise DataError(f"dataset {dataset.name!r} has rows without a rating; labels need one in every row")
@@ -59,20 +71,45 @@ def take_snapshot(
         rows.with_columns(
             n_before=pl.Series(history_lengths(rows)), label=(pl.col("rating") > rating_above).cast(pl.Int8)
         )
-        .filter(pl.col("n_before") >= min_history)
+        .filter(pl.col("n_before") >= min_history, _is_label(rows_of_user, skip_first), _is_between(between))
         .select("user_id", "item_id", "timestamp", "source_row", "label", "n_before")
         .sort(KEY)
     )
     if samples.is_empty():
-        raise DataError(f"dataset {dataset.name!r} has no row with {min_history} earlier rows of the same user")
+        when = "" if between is None else f", from {between[0]} on and before {between[1]}"
+        first, last = rows["timestamp"].min(), rows["timestamp"].max()
+        raise DataError(
+            f"dataset {dataset.name!r} has no row with {min_history} earlier rows of the same user{when}; its rows are "
+            f"from time {first} to {last}"
+        )
     samples = split(samples)
     for feature in features:
         samples = join_as_of(samples, feature, known_at=known_at)
     made_from = {f.name: {"version": f.version, "content_hash": f.manifest["content_hash"]} for f in features}
-    rules = {"rating_above": rating_above, "min_history": min_history, "known_at": known_at}
+    rules: dict[str, object] = {"rating_above": rating_above, "min_history": min_history, "known_at": known_at}
+    rules |= {} if rows_of_user == "all" else {"rows_of_user": rows_of_user}
+    rules |= {"skip_first": skip_first} if skip_first else {}
+    rules |= {} if between is None else {"between": list(between)}
     return Snapshot(
         dataset, samples, {f.name: f for f in features}, {**(lineage or {}), "features": made_from, "labels": rules}
     )
+
+
+def _is_label(rows_of_user: Rows, skip_first: int) -> pl.Expr:
+    """Of all interactions in their order: which may be labels, by their place among their user's."""
+    place, total = pl.int_range(pl.len()).over("user_id"), pl.len().over("user_id")
+    first = {
+        "all": pl.lit(0),
+        "after_half": pl.min_horizontal((total + 1) // 2, HALF_AT_MOST),
+        "last": total - 1,
+    }[rows_of_user]
+    return place >= pl.max_horizontal(first, skip_first)
+
+
+def _is_between(between: tuple[int, int] | None) -> pl.Expr:
+    if between is None:
+        return pl.lit(value=True)
+    return pl.col("timestamp").is_between(*between, closed="left")
 
 
 def join_as_of(samples: pl.DataFrame, feature: FeatureSet, *, known_at: bool = False) -> pl.DataFrame:

@@ -13,7 +13,7 @@ import warnings
 from typing import Annotated, Literal
 
 import polars as pl
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, PositiveInt, model_validator
 
 from storage.errors import ConfigError, DataError
 from storage.interactions import Clock
@@ -44,6 +44,23 @@ class Ratio(BaseModel, extra="forbid", frozen=True):
     test: Share = 0.1
     validation: Share = 0.1
     """Share of the rows before the test rows, the last by time, that validate."""
+
+
+class RowCounts(BaseModel, extra="forbid", frozen=True):
+    """Test is what comes after so many rows by time, as papers state their splits; needs a clock."""
+
+    kind: Literal["row_counts"] = "row_counts"
+    train: PositiveInt
+    validation: PositiveInt
+
+
+class Periods(BaseModel, extra="forbid", frozen=True):
+    """Validation and test begin at moments of their own; needs a clock."""
+
+    kind: Literal["periods"] = "periods"
+    validation_from: int
+    test_from: int
+    """UTC seconds: the first moment of each part."""
 
 
 class LeaveLastOut(BaseModel, extra="forbid", frozen=True):
@@ -82,17 +99,23 @@ class Sessions(BaseModel, extra="forbid", frozen=True):
     """Share of the earlier sessions, the last by time, that validate."""
 
 
-Split = GlobalTime | Ratio | LeaveLastOut | ByUser | Sessions
+ByTime = GlobalTime | Ratio | RowCounts | Periods
+"""Splits that cut the world at the same moments for everybody."""
+Split = ByTime | LeaveLastOut | ByUser | Sessions
 
 
 def assign(samples: pl.DataFrame, config: Split, *, clock: Clock) -> pl.DataFrame:
     """Split by a configuration. Raises ConfigError where it needs a clock and there is none, DataError as below."""
-    if isinstance(config, GlobalTime | Ratio) and clock != "time":
+    if isinstance(config, ByTime) and clock != "time":
         raise ConfigError(f"split {config.kind!r} needs times, but the clock is {clock!r}; use leave_last_out or user")
     if isinstance(config, GlobalTime):
         return global_time(samples, test_after=config.test_after, validation=config.validation)
     if isinstance(config, Ratio):
         return ratio(samples, test=config.test, validation=config.validation)
+    if isinstance(config, RowCounts):
+        return row_counts(samples, train=config.train, validation=config.validation)
+    if isinstance(config, Periods):
+        return periods(samples, validation_from=config.validation_from, test_from=config.test_from)
     if isinstance(config, LeaveLastOut):
         return leave_last_out(samples)
     if isinstance(config, Sessions) and clock == "time":
@@ -128,6 +151,22 @@ def ratio(samples: pl.DataFrame, *, test: float = 0.1, validation: float = 0.1) 
     ordered = samples.select(*ORDER, row=place).sort(*ORDER).with_columns(place=place)
     n_past = len(ordered) - int(test * len(ordered))
     return _labelled(samples, ordered, n_past - int(validation * n_past), n_past)
+
+
+def row_counts(samples: pl.DataFrame, *, train: int, validation: int) -> pl.DataFrame:
+    """Train: the first `train` rows in the order of `ORDER`; validation: the next `validation`; test: the others.
+
+    Raises DataError where a part is empty.
+    """
+    ordered = samples.select(*ORDER, row=pl.int_range(pl.len())).sort(*ORDER).with_columns(place=pl.int_range(pl.len()))
+    return _labelled(samples, ordered, train, train + validation)
+
+
+def periods(samples: pl.DataFrame, *, validation_from: int, test_from: int) -> pl.DataFrame:
+    """Validation: from the moment `validation_from` on; test: from `test_from` on. Raises DataError as above."""
+    ordered = samples.select(*ORDER, row=pl.int_range(pl.len())).sort(*ORDER).with_columns(place=pl.int_range(pl.len()))
+    starts = [int((ordered["timestamp"] < moment).sum()) for moment in (validation_from, test_from)]
+    return _labelled(samples, ordered, *starts)
 
 
 def leave_last_out(samples: pl.DataFrame) -> pl.DataFrame:

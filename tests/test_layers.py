@@ -29,7 +29,7 @@ HOMES = {
     "tokenizers": "llm_features/",
     "peft": "llm_features/",
     "openai": "llm_features/",
-    "sentence_transformers": "llm_features/encoders/sentence_transformer.py",
+    "sentence_transformers": "llm_features/encoders/_sentence_model.py",
     "faiss": "ctr_models/",
 }
 """Where a library is at home: nothing outside imports it."""

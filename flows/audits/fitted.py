@@ -68,7 +68,8 @@ def _statistics(audited: Audited) -> Iterator[tuple[str, TextStatistics, TextSta
         there = audited.snapshot.features
         sets: list[FeatureSet] = [there[each.name] for each in run.statistics if each.name in there]
         if len(sets) == len(run.statistics) and sets:
-            fitted = fit_statistics(sets, audited.train, dimensions=run.config.samples.text_dimensions)
+            read = run.config.samples
+            fitted = fit_statistics(sets, audited.train, dimensions=read.text_dimensions, whiten=read.whiten)
             for own, again in zip(run.statistics, fitted, strict=True):
                 yield name, own, again
 

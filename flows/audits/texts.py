@@ -149,6 +149,19 @@ def text_names_the_future(audited: Audited) -> Iterator[str]:
             yield f"{name}: texts name {own[0]} titles that their user came to later, {expected:.1f} by chance"
 
 
+def text_that_never_changes(audited: Audited) -> Iterator[str]:
+    """Most users' texts are the same at every checkpoint, however much the history grew: written once, and dated back.
+
+    Whoever wrote them was not shown the history of each checkpoint, and may have been shown all of it.
+    """
+    for name, feature in _of_users(audited):
+        users = feature.rows.group_by("entity_id").agg(pl.len(), same=pl.col("text").n_unique() == 1)
+        users = users.filter(pl.col("len") > 1)
+        if len(users) and users["same"].mean() > 0.5:
+            said = shown(users.filter(pl.col("same")).sort("entity_id"), "entity_id", "len")
+            yield f"{name}: one text for several checkpoints of {len(users)} users: {said}"
+
+
 def _of_users(audited: Audited) -> Iterator[tuple[str, FeatureSet]]:
     yield from ((name, each) for name, each in audited.snapshot.features.items() if each.entity == "user")
 
@@ -187,4 +200,5 @@ CHECKS = (
     prompt_names_a_user,
     item_prompt_with_numbers_of_use,
     text_names_the_future,
+    text_that_never_changes,
 )

@@ -4,6 +4,7 @@ The factor list is KAR's (arXiv 2306.10933, section 3.1): the same list asks wha
 that the two answers can be compared.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Annotated
@@ -11,6 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, StringConstraints, field_validator
 
 from llm_features import specs
+from storage.errors import ConfigError
 
 FOLDER = Path(__file__).parent
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -38,6 +40,17 @@ class Domain(BaseModel, extra="forbid", frozen=True):
         if not template.is_valid() or not {"rating"} <= set(template.get_identifiers()) <= {"rating", "best"}:
             raise ValueError("must use $rating, may use $best, and nothing else")
         return text
+
+    def only(self, factors: Sequence[str]) -> "Domain":
+        """The domain with these of its factors, in its own order; all of them for none.
+
+        Raises ConfigError listing what there is where it has no such factor.
+        """
+        if unknown := [factor for factor in factors if factor not in self.factors]:
+            there = ", ".join(self.factors)
+            raise ConfigError(f"domain {self.name!r} has no factor {unknown[0]!r}; there are: {there}")
+        kept = tuple(factor for factor in self.factors if factor in factors)
+        return self.model_copy(update={"factors": kept}) if factors else self
 
     @property
     def identity(self) -> dict[str, object]:

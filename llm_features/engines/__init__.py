@@ -64,6 +64,8 @@ class Engine(Protocol):
     """The text is made from `Request.facts` and not from the messages alone, so the facts are part of the key."""
     is_model: ClassVar[bool] = True
     """A language model answers, so tokens take time and money."""
+    is_judged: ClassVar[bool] = True
+    """The prompt's gate judges the answers; it has nothing to say of text that a rule makes."""
 
     @property
     def identity(self) -> Mapping[str, object]:

@@ -29,6 +29,7 @@ class Engine(engines.Engine):
 
     reads_facts = True
     is_model = False
+    is_judged = False
 
     def __init__(self, config: Config) -> None:
         self._liked_above = config.liked_above

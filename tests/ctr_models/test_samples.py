@@ -10,6 +10,7 @@ import torch
 from ctr_models.samples import SampleConfig, Samples, encode
 from ctr_models.similarity import PRIOR, VOTES, compare, compare_candidates, similarity_names
 from ctr_models.tables import dense
+from ctr_models.text import fit_statistics
 from storage.errors import ConfigError, StoreError
 from storage.snapshot import Snapshot, join_as_of
 from tests.ctr_models.conftest import World
@@ -221,3 +222,20 @@ def test_whitening_hears_a_quiet_fact(world: World) -> None:
     quiet = facts[:, 2] > 0
     gap = text.vectors[1:].numpy()[quiet].mean(axis=0) - text.vectors[1:].numpy()[~quiet].mean(axis=0)
     assert np.linalg.norm(gap) > 1
+
+
+def test_components_that_are_not_whitened_keep_their_shares(world: World) -> None:
+    """Uncorrelated over training rows too, in the order of their variance, whose mean is 1; the axes are the same."""
+    snapshot = world()
+    feature = snapshot.features["item_knowledge"]
+    train = snapshot.samples.filter(pl.col("split") == "train")
+    (whitened,), (turned,) = (fit_statistics([feature], train, dimensions=4, whiten=whiten) for whiten in (True, False))
+
+    seen = train["item_knowledge_row"].unique()
+    vectors = (feature.vectors[seen.filter(seen >= 0).to_numpy()] - turned.mean) @ turned.components
+    covariance = np.cov(vectors, rowvar=False, bias=True)
+    variance = np.diag(covariance)
+    assert np.abs(covariance - np.diag(variance)).max() < 1e-4
+    assert variance.mean() == pytest.approx(1, abs=1e-4)
+    assert list(variance) == sorted(variance, reverse=True)
+    np.testing.assert_allclose(turned.components / np.sqrt(variance), whitened.components, rtol=1e-3)

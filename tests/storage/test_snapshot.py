@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -135,3 +136,22 @@ def test_a_dataset_refuses_what_it_cannot_mean(small_dataset: Dataset, tmp_path:
         Dataset("x", "general", "time", d.interactions, d.users, d.items.head(3))
     with pytest.raises(DataError, match=r"column 'rating' is Float64; it must be Float32"):
         Dataset("x", "general", "time", d.interactions.cast({"rating": pl.Float64}), d.users, d.items)
+
+
+def test_which_rows_of_a_user_are_labels() -> None:
+    """Of 70, 9 and 1 rows: those after the first half, at most 30; the last one; those of a time."""
+    rows = [(user, "i0", 4.0, 10 * i, 100 * n + i) for n, user in ((70, "a"), (9, "b"), (1, "c")) for i in range(n)]
+    frame = pl.DataFrame(rows, schema=INTERACTIONS, orient="row")
+    users = pl.DataFrame({"user_id": ["a", "b", "c"]})
+    data = Dataset("x", "general", "time", frame, users, pl.DataFrame({"item_id": ["i0"], "title": ["T"]}))
+
+    def taken(**rules: Any) -> dict[str, list[int]]:
+        samples = take_snapshot(data, rating_above=3, min_history=0, split=everything_trains, **rules).samples
+        return {user: samples.filter(user_id=user)["timestamp"].to_list() for user in "abc"}
+
+    assert {"a": list(range(300, 700, 10)), "b": list(range(50, 90, 10)), "c": []} == taken(rows_of_user="after_half")
+    assert taken(rows_of_user="last") == {"a": [690], "b": [80], "c": [0]}
+    assert {"a": list(range(60, 700, 10)), "b": [60, 70, 80], "c": []} == taken(skip_first=6)
+    assert taken(between=(20, 50)) == {"a": [20, 30, 40], "b": [20, 30, 40], "c": []}
+    with pytest.raises(DataError, match=r"from 800 on and before 900; its rows are from time 0 to 690"):
+        taken(between=(800, 900))

@@ -24,7 +24,9 @@ from storage.split import (
     by_user,
     global_time,
     leave_last_out,
+    periods,
     ratio,
+    row_counts,
     sessions,
 )
 
@@ -54,6 +56,24 @@ def test_global_time_tests_after_a_moment_and_validates_on_the_last_tenth_before
     assert split["train"] == [10 * i for i in range(73)]
     assert split["validation"] == [10 * i for i in range(73, 81)]
     assert split["test"] == [10 * i for i in range(81, 100)]
+
+
+def test_row_counts_cut_where_they_say() -> None:
+    split = parts(row_counts(shuffled(TIMELINE), train=70, validation=20))
+
+    assert [len(times) for times in split.values()] == [70, 20, 10]
+    assert max(split["train"]) < min(split["validation"]) < max(split["validation"]) < min(split["test"])
+    with pytest.raises(DataError, match="no test rows"):
+        row_counts(TIMELINE, train=70, validation=30)
+
+
+def test_periods_begin_at_their_moment() -> None:
+    split = parts(periods(shuffled(TIMELINE), validation_from=500, test_from=800))
+
+    assert sorted(split["train"]) == [10 * i for i in range(50)]
+    assert sorted(split["validation"]) == [10 * i for i in range(50, 80)]
+    with pytest.raises(DataError, match="no validation rows"):
+        periods(TIMELINE, validation_from=800, test_from=800)
 
 
 def test_ratio_cuts_all_rows_by_time() -> None:
@@ -93,7 +113,7 @@ def test_the_order_of_rows_does_not_matter_and_is_kept(rows: list[tuple[str, int
 @settings(max_examples=60, deadline=None)
 @given(rows=ROWS, test_after=st.integers(5, 25))
 def test_no_row_trains_that_is_later_than_one_that_judges(rows: list[tuple[str, int]], test_after: int) -> None:
-    samples = samples_of([*rows, ("a", 0), ("b", 30)])
+    samples = samples_of([*rows, *[("a", 0)] * 5, ("b", 30)])  # a fifth of the past is a row at least
     split = parts(global_time(samples, test_after=test_after, validation=0.2))
 
     assert max(split["train"]) <= min(split["validation"])
