@@ -21,8 +21,9 @@ from ctr_models.sequential.retriever import CANDIDATES
 from ctr_models.sequential.sequences import Sequences, sequences
 from ctr_models.sequential.text import fit_text, item_vectors
 from ctr_models.sequential.train import Run, fit
-from flows.config import SIMILARITY, RunConfig
+from flows.config import RunConfig
 from flows.progress import progress
+from flows.run_sections import SIMILARITY
 from storage import files
 from storage.features import FeatureSet, load_features
 from storage.ingest import load_dataset
