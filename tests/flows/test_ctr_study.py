@@ -136,8 +136,11 @@ def command(configuration: Path, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["study", *arguments, "--config", str(configuration)], catch_exceptions=False)
 
 
-def last_line(output: str) -> str:
-    return output.splitlines()[-1]
+def done_line(output: str) -> str:
+    *_, done, page = output.splitlines()
+    assert page.startswith("The page: ")
+    assert "<title>" in Path(page.removeprefix("The page: ")).read_text()
+    return done
 
 
 def test_a_study_tells_text_from_its_controls(studied: tuple[Path, str]) -> None:
@@ -146,7 +149,7 @@ def test_a_study_tells_text_from_its_controls(studied: tuple[Path, str]) -> None
     claims = query(root, "SELECT * FROM study_sample_efficiency_claims")
     everything = claims.filter(slice="all")
 
-    assert last_line(said).startswith("16 parts, 16 of them computed now, in ")
+    assert done_line(said).startswith("16 parts, 16 of them computed now, in ")
     beats = everything.filter(claim="text beats base")
     assert beats["verdict"].to_list() == ["holds", "holds"]
     controls = everything.filter(claim="control does nothing")
@@ -174,8 +177,8 @@ def test_a_study_is_done_once_and_goes_on_where_it_was_killed(studied: tuple[Pat
     path, first = configured(tmp_path, studied[0]), studied[1]
     root = tmp_path / "root"
     again = command(path, "sample_efficiency").output
-    assert last_line(again).startswith("16 parts, 0 of them computed now, in ")
-    assert again.splitlines()[:-1] == first.splitlines()[:-1]
+    assert done_line(again).startswith("16 parts, 0 of them computed now, in ")
+    assert again.splitlines()[:-2] == first.splitlines()[:-2]
     assert len(list((root / "studies" / "sample_efficiency").iterdir())) == 1
 
     whole = query(root, "SELECT * FROM study_sample_efficiency")
@@ -187,7 +190,7 @@ def test_a_study_is_done_once_and_goes_on_where_it_was_killed(studied: tuple[Pat
     assert len(list((root / "study_parts").iterdir())) == 12
 
     rest = command(path, "sample_efficiency", "--workers", "2").output  # in processes of their own
-    assert last_line(rest).startswith("16 parts, 4 of them computed now, in ")
+    assert done_line(rest).startswith("16 parts, 4 of them computed now, in ")
     ended = query(root, "SELECT * FROM study_sample_efficiency")
     assert ended.drop("value").equals(whole.drop("value"))
     assert (ended["value"] - whole["value"]).abs().max() < 1e-6  # type: ignore[operator]
@@ -205,8 +208,10 @@ def test_an_ablation_without_controls_says_so_first(configuration: Path) -> None
 
 
 def test_trials_are_chosen_by_validation_on_the_first_seed_and_cost_all_arms_the_same(configuration: Path) -> None:
-    trial = "sample_efficiency.trials.small={options={learning_rate=1e-6},text={l2=1e-3},train={epochs=1}}"
-    fast = ["sample_efficiency.fractions=[0.5]", "sample_efficiency.models=['lr']", "train.epochs=2", trial]
+    trial = (
+        "sample_efficiency.trials.small={options={learning_rate=1e-6},text={l2=1e-3},train={epochs=1},fractions=[0.5]}"
+    )
+    fast = ["sample_efficiency.models=['lr']", "train.epochs=2", trial]
     sets = [part for override in fast for part in ("--set", override)]
     done = command(configuration, "sample_efficiency", "--workers", "1", *sets)
     run = load_config(configuration, fast)
@@ -214,12 +219,13 @@ def test_trials_are_chosen_by_validation_on_the_first_seed_and_cost_all_arms_the
     parts = Plan(run, "sample_efficiency", run.sample_efficiency, learning.snapshot(run)).parts
 
     assert (
-        "tuned: 2 trials (configured, small) for each model, arm and fraction on seed 0, chosen by validation AUC"
+        "tuned: 2 trials (configured, small at 50 %) for each model, arm and fraction on seed 0, chosen by validation AUC"
         in done.output
     )
-    assert len(parts) == 4 * 2
-    for (_, _, _, seed), part in parts.items():
-        assert (part.meta["trial"], len(part.meta["tried"])) == ("configured", 2 if seed == 0 else 1)
+    assert len(parts) == 4 * 2 * 2
+    for (_, _, fraction, seed), part in parts.items():
+        tried = 2 if seed == 0 and fraction == 0.5 else 1
+        assert (part.meta["trial"], len(part.meta["tried"])) == ("configured", tried)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +237,7 @@ def test_trials_are_chosen_by_validation_on_the_first_seed_and_cost_all_arms_the
         ("sample_efficiency.arms.plain.vectors='random'", "needs features"),
         ("sample_efficiency.arms.text.samples={dimensions=3}", "unknown key 'dimensions'"),
         ("sample_efficiency.trials.t.options={width=3}", "unknown key 'width'; allowed are embedding_size"),
+        ("sample_efficiency.trials.t.fractions=[0.3]", "is for the fraction 0.3, which is not studied"),
         ("sample_efficiency.trials.t.train={seed=3}", "no value to try"),
         ("sample_efficiency.trials.t.text={l2=-1}", "greater than or equal to 0"),
         ("sample_efficiency.fractions=[0.5, 0.5]", "holds a value twice"),

@@ -54,6 +54,12 @@ class Trial(Section):
     """Of the adaptor: what differs from the arm's, such as l2."""
     train: dict[str, Any] = Field(default={})
     """Of the training: what differs from [train], such as batch_size."""
+    fractions: tuple[Fraction, ...] = ()
+    """At which fractions it is tried; at all of them if empty."""
+
+    def is_for(self, fraction: float) -> bool:
+        """Whether it is tried at a fraction."""
+        return not self.fractions or fraction in self.fractions
 
     @model_validator(mode="after")
     def _leaves_the_rest_alone(self) -> "Trial":
@@ -75,7 +81,7 @@ class CTRStudyConfig(Section):
     arms: dict[str, Arm] = Field(default={})
     """Beside the arm "base", which has no text."""
     trials: dict[str, Trial] = Field(default={})
-    """Tried, beside the values as configured, by every model in every arm at every fraction, with the first seed; the
+    """Tried, beside the values as configured, by every model in every arm at their fractions, with the first seed; the
     best validation AUC decides. None: the study is untuned, and says so."""
     margin: PositiveFloat = 0.001
     """How much AUC counts as nothing; chosen before the study is run."""
@@ -90,6 +96,9 @@ class CTRStudyConfig(Section):
             raise ValueError(f"the arm {BASE!r} is always there and has no text; call yours otherwise")
         if CONFIGURED in self.trials:
             raise ValueError(f"the trial {CONFIGURED!r} is always there and changes nothing; call yours otherwise")
+        for name, trial in self.trials.items():
+            if unknown := set(trial.fractions) - set(self.fractions):
+                raise ValueError(f"trial {name!r} is for the fraction {min(unknown)}, which is not studied")
         for what, values in (("models", self.models), ("fractions", self.fractions), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{what} holds a value twice")

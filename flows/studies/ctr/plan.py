@@ -3,6 +3,8 @@
 With trials, the first seed's part decides for the others which trial they take, so these are ready only after it.
 """
 
+import importlib.metadata
+import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,6 +35,7 @@ class Plan:
     def __init__(self, run: "RunConfig", name: str, study: CTRStudyConfig, taken: Snapshot) -> None:
         self.run, self.name, self.study = run, name, study
         self.models, self.arms = model_names(run, study), study.all_arms()
+        self.dataset = taken.dataset.name
         self.rows = dict(taken.samples.group_by("split").len().iter_rows())
         self.lineage = {key: value for key, value in taken.lineage.items() if key != "features"}
         made_from: Any = taken.lineage["features"]
@@ -83,7 +86,9 @@ class Plan:
 
     def protocol(self) -> dict[str, Any]:
         """How the study is made, for those who read its tables; `warnings` are what a reader must know first."""
-        trials = ", ".join([CONFIGURED, *self.study.trials])
+        shares = {name: trial.fractions for name, trial in self.study.trials.items()}
+        only = {name: " at " + ", ".join(f"{100 * f:g} %" for f in at) if at else "" for name, at in shares.items()}
+        trials = ", ".join([CONFIGURED, *(name + where for name, where in only.items())])
         tuning = "untuned: every model has the values as configured, in every arm and at every fraction"
         if self.study.trials:
             tuning = (
@@ -100,6 +105,31 @@ class Plan:
             "study": self.study.model_dump(mode="json"),
             "tuning": tuning,
             "warnings": [*([] if self.study.trials else [tuning]), *uncontrolled],
+        }
+
+    def heading(self) -> dict[str, Any]:
+        """How the study's page is headed, and what it says of how the study was made."""
+        study, said = self.study, self.protocol()
+        shares, seeds = ", ".join(f"{100 * f:g} %" for f in study.fractions), ", ".join(map(str, study.seeds))
+        what = {
+            "sample_efficiency": "How many labelled rows does stored text save",
+            "ablation": "Which text is worth it",
+        }
+        return {
+            "title": f"{self.name.replace('_', ' ').capitalize()} on {self.dataset}",
+            "lead": f"{what[self.name]}? {', '.join(self.models)}; {len(self.arms)} arms; {shares} of"
+            f" {self.rows['train']:,} training rows; seeds {seeds}; {self.rows['test']:,} test rows, judged once.",
+            "warnings": said["warnings"],
+            "Dataset": f"{self.dataset}, {str(self.lineage['dataset'])[:12]}",
+            "Labels": json.dumps(self.run.labels.model_dump(mode="json")),
+            "Split": json.dumps(self.run.split.model_dump(mode="json")),
+            "Rows": ", ".join(f"{self.rows.get(part, 0):,} {part}" for part in ("train", "validation", "test")),
+            "Feature sets": ", ".join(f"{name} {str(at)[:12]}" for name, at in said["lineage"]["features"].items()),
+            "Subsets": "one permutation of the training rows for each seed: a fraction is part of every larger one",
+            "Tuning": said["tuning"],
+            "Intervals": f"95 %, {study.resamples:,} resamples of users and seeds, in pairs",
+            "Margin": f"{study.margin:g} AUC counts as nothing",
+            "nightshift": importlib.metadata.version("nightshift"),
         }
 
     def estimate(self, *, processes: int) -> dict[str, Any]:
@@ -129,10 +159,10 @@ class Plan:
         """Enter the fits of all seeds, as far as it is known which trial they take."""
         first = (model, arm, fraction, self.study.seeds[0])
         if first not in self.fits:
-            self._place(first, settings(self.run, self.study, model, arm, seed=first[3]))
+            self._place(first, settings(self.run, self.study, model, arm, fraction=fraction, seed=first[3]))
         for seed in self.study.seeds[1:]:
             place = (model, arm, fraction, seed)
-            tried = settings(self.run, self.study, model, arm, seed=seed)
+            tried = settings(self.run, self.study, model, arm, fraction=fraction, seed=seed)
             if len(tried) == 1:
                 chosen = tried[0].trial
             else:

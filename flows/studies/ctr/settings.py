@@ -35,11 +35,14 @@ def model_names(run: "RunConfig", study: CTRStudyConfig) -> tuple[str, ...]:
     return study.models or tuple(run.models)
 
 
-def settings(run: "RunConfig", study: CTRStudyConfig, model: str, arm: str, *, seed: int) -> list[Settings]:
-    """The values of every trial, those as configured first. Raises ConfigError naming what does not fit."""
+def settings(
+    run: "RunConfig", study: CTRStudyConfig, model: str, arm: str, *, fraction: float, seed: int
+) -> list[Settings]:
+    """The values of every trial of a fraction, as configured first. Raises ConfigError naming what does not fit."""
     chosen, section = study.all_arms()[arm], run.models[model]
     found = []
-    for name, trial in {CONFIGURED: Trial(), **study.trials}.items():
+    tried = {name: trial for name, trial in study.trials.items() if trial.is_for(fraction)}
+    for name, trial in {CONFIGURED: Trial(), **tried}.items():
         where = f"trial {name!r}"
         options = _changed(section.options, trial.options, f"{where} of model {model!r}")
         assert isinstance(options, NetworkConfig)
@@ -63,7 +66,8 @@ def check(run: "RunConfig", study: CTRStudyConfig) -> None:
     try:
         for model in model_names(run, study):
             for arm in study.all_arms():
-                settings(run, study, model, arm, seed=0)
+                for fraction in study.fractions:
+                    settings(run, study, model, arm, fraction=fraction, seed=0)
     except ConfigError as error:
         raise ValueError(str(error)) from error
 

@@ -23,7 +23,8 @@ from flows.studies.ctr.plan import Plan
 from flows.studies.ctr.rows import guard_time
 from flows.studies.ctr.tables import tables
 from flows.studies.ctr.work import Fitted, Group, Judging, Looked, make
-from flows.studies.parts import keep, publish_tables, published
+from flows.studies.page import ctr as page
+from flows.studies.parts import REPORT, keep, publish_tables, published
 from flows.studies.processes import spread
 from storage import files
 from storage.errors import ConfigError
@@ -48,10 +49,12 @@ def study(run: RunConfig, name: str, *, processes: int | None = None) -> dict[st
         judged = _work(run, plan, processes=processes or CORES)
         made = tables(plan, judged)
         meta = {**plan.protocol(), "guard": guard, "savings": savings(plan.study, made["claims"])}
-        version = publish_tables(root, name, made, meta, key=plan.key())
+        shown = page.render(made, {**plan.heading(), "Time guard": guard})
+        version = publish_tables(root, name, made, meta, key=plan.key(), page=shown)
     return {
         "study": name,
         "results": str(version.path / "results.parquet"),
+        "page": str(version.path / REPORT),
         "parts": len(plan.fits),
         "computed": missing,
         "claims": files.read_table(version, "claims.parquet").to_dicts(),

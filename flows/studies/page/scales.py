@@ -48,7 +48,9 @@ def ticks(on: Scale, *, most: int = 5) -> list[Tick]:
     step = next(factor * size for factor in (1, 2, 2.5, 5, 10) if (on.high - on.low) / (factor * size) < most + 1)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9) + (step / size == 2.5))
     places = range(math.ceil(on.low / step - 1e-9), math.floor(on.high / step + 1e-9) + 1)
-    return [(place * step, f"{place * step + 0.0:,.{decimals}f}".replace("-", "\N{MINUS SIGN}")) for place in places]
+    named = [(place * step, f"{place * step + 0.0:,.{decimals}f}") for place in places]
+    # rounding may put the outermost a hair outside
+    return [(min(max(value, on.low), on.high), text.replace("-", "\N{MINUS SIGN}")) for value, text in named]
 
 
 def apart(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
