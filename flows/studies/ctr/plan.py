@@ -75,7 +75,7 @@ class Plan:
 
     def part_name(self, fit: Fit) -> str:
         """What the part of a fit is called."""
-        return f"{self.name}.{fit.model}.{fit.arm}.{fit.fraction:g}.{fit.seed}"
+        return f"{self.name}.{fit.model}.{fit.arm}.{fit.fraction}.{fit.seed}"
 
     def key(self) -> str:
         """Hash of everything that the tables are made of, once every part is there."""

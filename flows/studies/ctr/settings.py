@@ -26,8 +26,7 @@ class Settings:
 
     def said(self) -> list[Any]:
         """What of it can change the result."""
-        train = self.train.model_copy(update={"threads": None})
-        return [self.kind, self.options.model_dump(mode="json"), train.model_dump(mode="json")]
+        return [self.kind, self.options.model_dump(mode="json"), self.train.model_dump(mode="json")]
 
 
 def model_names(run: "RunConfig", study: CTRStudyConfig) -> tuple[str, ...]:
@@ -36,7 +35,10 @@ def model_names(run: "RunConfig", study: CTRStudyConfig) -> tuple[str, ...]:
 
 
 def settings(run: "RunConfig", study: CTRStudyConfig, model: str, arm: str, *, seed: int) -> list[Settings]:
-    """The values of every trial, those as configured first. Raises ConfigError naming what does not fit."""
+    """The values of every trial, those as configured first; threads are left to the process that fits.
+
+    Raises ConfigError naming what does not fit.
+    """
     chosen, section = study.all_arms()[arm], run.models[model]
     found = []
     for name, trial in {CONFIGURED: Trial(), **study.trials}.items():
@@ -46,7 +48,7 @@ def settings(run: "RunConfig", study: CTRStudyConfig, model: str, arm: str, *, s
         text = _changed(chosen.text or run.train.text, trial.text, f"{where} in arm {arm!r}, text")
         samples = _changed(run.train.samples, chosen.samples, f"arm {arm!r}, samples")
         train = _changed(run.train, trial.train, f"{where}, train")
-        train = train.model_copy(update={"text": text, "samples": samples, "seed": seed})
+        train = train.model_copy(update={"text": text, "samples": samples, "seed": seed, "threads": None})
         assert isinstance(train, TrainConfig)
         found.append(Settings(name, section.kind, options, train))
     return found

@@ -29,6 +29,17 @@ from storage import files
 from storage.errors import ConfigError
 
 CORES = os.cpu_count() or 1
+HEADS = {
+    "sample_efficiency": (
+        "How many labelled rows does stored text save?",
+        "The same models with and without text, on nested shares of the training rows, judged on the same test rows.",
+    ),
+    "ablation": (
+        "Which stored text is worth most?",
+        "The same models with one text, encoding or adaptor after the other, judged on the same test rows.",
+    ),
+}
+"""Title and first sentence of each study."""
 JUDGING = 0.02
 """What judging a part takes, beside the rows of fitting it: a guess for the progress bar."""
 
@@ -47,7 +58,9 @@ def study(run: RunConfig, name: str, *, processes: int | None = None) -> dict[st
     if version is None:
         judged = _work(run, plan, processes=processes or CORES)
         made = tables(plan, judged)
-        meta = {**plan.protocol(), "guard": guard, "savings": savings(plan.study, made["claims"])}
+        title, lead = HEADS[name]
+        said = {"title": title, "lead": lead, "guard": guard, "savings": savings(plan.study, made["claims"])}
+        meta = {**plan.protocol(), **said}
         version = publish_tables(root, name, made, meta, key=plan.key())
     return {
         "study": name,
@@ -77,7 +90,7 @@ def _planned(run: RunConfig, name: str) -> tuple[Plan, str]:
 
 
 def _work(run: RunConfig, plan: Plan, *, processes: int) -> dict[tuple[str, str, float], list[Judged]]:
-    """Fit what is missing, the longest first, and judge every part as soon as it is there."""
+    """Fit what is missing, the longest first, then judge every part."""
     waiting: list[Group | Judging] = list(plan.ready())
     waiting += [plan.judging(part) for part in plan.parts.values()]
     total = sum(fit.looks for fit in plan.missing()) + JUDGING * sum(fit.looks for fit in plan.fits.values())
