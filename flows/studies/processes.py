@@ -1,8 +1,8 @@
 """How does a study use every core? Processes that work, and one parent that hands out jobs and keeps what comes back.
 
 Each process builds its worker once (it may hold a whole data set) and then takes job after job; what it says meanwhile
-comes to the parent as it is said, so that nothing finished is lost with a process. A process ends with its parent,
-however the parent ends.
+comes to the parent as it is said, so that nothing finished is lost with a process. However the parent ends, a process
+ends when it has something to say and nobody hears it.
 """
 
 import contextlib

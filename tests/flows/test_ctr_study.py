@@ -72,10 +72,12 @@ resamples = 100
 fractions = [0.5]
 [ablation.arms.both]
 features = ["item_knowledge", "user_preference"]
+[ablation.arms.nobody]
+samples = {{ drop_fields = ["user.user_id"] }}
 [ablation.arms.items]
 features = ["item_knowledge"]
 text = {{ kind = "linear", similarities = false }}
-samples = {{ text_dimensions = 4, drop_fields = ["user.user_id"] }}
+samples = {{ text_dimensions = 4 }}
 """
 
 
@@ -203,7 +205,8 @@ def test_an_ablation_without_controls_says_so_first(configuration: Path) -> None
     assert any(line.startswith("uncontrolled: deepfm: both beats items on 50 % of the rows: ") for line in said)
     assert "uncontrolled: items has not both a permuted and a random control beside it" in said
     claims = query(load_config(configuration).store.root, "SELECT * FROM study_ablation_claims")
-    assert not claims["controlled"].any()
+    assert not claims.filter(pl.col("arm") != "base")["controlled"].any()
+    assert set(claims.filter(arm="base")["against"]) == {"nobody"}
     assert set(claims["claim"]) == {"text beats base", "arm beats arm"}
 
 

@@ -141,6 +141,7 @@ class AblationConfig(CTRStudyConfig):
     """Which text, which encoding, which adaptor? Many arms at one fraction or few, each against each other."""
 
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """Of any two arms that are no controls: the one named first against the other; and text against controls."""
-        yield from combinations([name for name, arm in self.arms.items() if arm.vectors == "stored"], 2)
+        """Of two arms with text the one named first against the other; text against controls; base against the rest."""
+        yield from combinations([name for name, arm in self.arms.items() if arm.has_text], 2)
+        yield from ((BASE, name) for name, arm in self.arms.items() if not arm.features)
         yield from super().pairs()

@@ -78,7 +78,7 @@ class Plan:
 
     def part_name(self, fit: Fit) -> str:
         """What the part of a fit is called."""
-        return f"{self.name}.{fit.model}.{fit.arm}.{fit.fraction:g}.{fit.seed}"
+        return f"{self.name}.{fit.model}.{fit.arm}.{fit.fraction}.{fit.seed}"
 
     def key(self) -> str:
         """Hash of everything that the tables are made of, once every part is there."""
@@ -113,7 +113,7 @@ class Plan:
         shares, seeds = ", ".join(f"{100 * f:g} %" for f in study.fractions), ", ".join(map(str, study.seeds))
         what = {
             "sample_efficiency": "How many labelled rows does stored text save",
-            "ablation": "Which text is worth it",
+            "ablation": "Which stored text is worth most",
         }
         return {
             "title": f"{self.name.replace('_', ' ').capitalize()} on {self.dataset}",

@@ -26,8 +26,7 @@ class Settings:
 
     def said(self) -> list[Any]:
         """What of it can change the result."""
-        train = self.train.model_copy(update={"threads": None})
-        return [self.kind, self.options.model_dump(mode="json"), train.model_dump(mode="json")]
+        return [self.kind, self.options.model_dump(mode="json"), self.train.model_dump(mode="json")]
 
 
 def model_names(run: "RunConfig", study: CTRStudyConfig) -> tuple[str, ...]:
@@ -38,7 +37,10 @@ def model_names(run: "RunConfig", study: CTRStudyConfig) -> tuple[str, ...]:
 def settings(
     run: "RunConfig", study: CTRStudyConfig, model: str, arm: str, *, fraction: float, seed: int
 ) -> list[Settings]:
-    """The values of every trial of a fraction, as configured first. Raises ConfigError naming what does not fit."""
+    """The values of every trial of a fraction, as configured first; threads are left to the process that fits.
+
+    Raises ConfigError naming what does not fit.
+    """
     chosen, section = study.all_arms()[arm], run.models[model]
     found = []
     tried = {name: trial for name, trial in study.trials.items() if trial.is_for(fraction)}
@@ -49,7 +51,7 @@ def settings(
         text = _changed(chosen.text or run.train.text, trial.text, f"{where} in arm {arm!r}, text")
         samples = _changed(run.train.samples, chosen.samples, f"arm {arm!r}, samples")
         train = _changed(run.train, trial.train, f"{where}, train")
-        train = train.model_copy(update={"text": text, "samples": samples, "seed": seed})
+        train = train.model_copy(update={"text": text, "samples": samples, "seed": seed, "threads": None})
         assert isinstance(train, TrainConfig)
         found.append(Settings(name, section.kind, options, train))
     return found

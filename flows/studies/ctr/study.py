@@ -80,7 +80,7 @@ def _planned(run: RunConfig, name: str) -> tuple[Plan, str]:
 
 
 def _work(run: RunConfig, plan: Plan, *, processes: int) -> dict[tuple[str, str, float], list[Judged]]:
-    """Fit what is missing, the longest first, and judge every part as soon as it is there."""
+    """Fit what is missing, the longest first, then judge every part."""
     waiting: list[Group | Judging] = list(plan.ready())
     waiting += [plan.judging(part) for part in plan.parts.values()]
     total = sum(fit.looks for fit in plan.missing()) + JUDGING * sum(fit.looks for fit in plan.fits.values())
