@@ -3,7 +3,7 @@
 #   make test          every test that can run here
 #   make check         lint and test: exactly what CI calls
 #   make coverage      the tests again, and which branches none of them takes: none in the store's core, a tenth at most
-#   make mutation      would a test notice if the store's core did something else? hours; ARGS="--sample 60" for some
+#   make mutation      would a test notice if the store's core did something else? ARGS="--sample 60" for 60 of 438 changes
 # Options: PYTHON=python3.12 for another Python, EXTRAS=gpu,dev for a machine with a GPU, ARGS="..." for pytest.
 
 PYTHON ?= python3

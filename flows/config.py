@@ -159,7 +159,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     for override in overrides:
         _override(raw, override)
     for key in _with_nul(raw):
-        raise ConfigError(f"{path}: {key!r} holds a NUL character, which no name and no path can")
+        raise ConfigError(f"{path} holds a NUL character in {key!r}, where no name and no path can have one")
     try:
         return RunConfig(**raw)
     except ValidationError as error:

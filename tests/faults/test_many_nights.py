@@ -74,7 +74,7 @@ def engine_dies(config: RunConfig, attempt: Callable[[], dict]) -> None:
 
 def disk_is_full(config: RunConfig, attempt: Callable[[], dict]) -> None:
     """From some call on."""
-    with watched(config.store.root, Fail(60, 28, persistent=True)), pytest.raises((StoreError, OSError)):
+    with watched(config.store.root, Fail(60, 28, persistent=True)), pytest.raises(StoreError, match="No space left"):
         attempt()
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import pytest
 import yaml
 from prefect import Flow, Task
@@ -15,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 
 from flows import generate_features, nightly, scheduled, train_models
-from flows.cli import TELEMETRY_OFF
+from flows.cli import ENVIRONMENT, TELEMETRY_OFF
 from flows.config import load_config
 from flows.serve import deployments, serve_all
 from storage.errors import ConfigError, GenerationError, StoreError
@@ -149,6 +150,28 @@ def test_what_is_said_on_purpose_is_logged_without_a_traceback(error: Exception,
             record = logger.makeRecord(name, logging.ERROR, "", 0, "said", (), sys.exc_info())
         assert logger.filter(record)
         assert (record.exc_info is not None) is kept
+
+
+def test_a_night_is_done_although_nobody_can_be_shown_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(*args: object, **options: object) -> None:
+        raise httpx.ConnectError("All connection attempts failed")
+
+    monkeypatch.setattr(scheduled, "create_markdown_artifact", gone)
+    monkeypatch.setattr(scheduled, "as_markdown", str)
+    state = scheduled.finished("nightly", "2026-01-01", {"features": [{"a": 1}]})
+    assert (state.is_completed(), state.message) == (True, "nightly of 2026-01-01 is done")
+    assert "the summary of 2026-01-01 is not shown as an artifact: All connection attempts failed" in caplog.text
+
+
+def test_runs_have_patience_with_their_server(prefect_yaml: dict) -> None:
+    """Minutes of it, whichever way they are started."""
+    tries = int(ENVIRONMENT["PREFECT_CLIENT_MAX_RETRIES"])
+    assert sum(2**n for n in range(1, tries + 1)) > 300
+    for deployment in prefect_yaml["deployments"]:
+        given = deployment["work_pool"]["job_variables"]["env"]
+        assert {name: given.get(name) for name in ENVIRONMENT} == ENVIRONMENT
 
 
 def test_nested_summaries_become_rows_of_a_table() -> None:
