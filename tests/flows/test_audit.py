@@ -257,6 +257,12 @@ LEAKS: dict[str, tuple[str, Callable[[Audited], Audited]]] = {
         lambda a: prompt(a, lambda said, row: f"{said}\npopularity: 17", of=ITEM),
     ),
     "a profile made from all ratings, by its words": ("text_names_the_future", profile("Likes ")),
+    "a profile made from all ratings, by its words, without the years": (
+        "text_names_the_future",
+        lambda a: tables(
+            profile("Likes ")(a), items=a.dataset.items.with_columns(title=pl.format("{} (1995)", "title"))
+        ),
+    ),
     "a profile written once, dated back to every checkpoint": (
         "text_that_never_changes",
         lambda a: rows(a, USER, lambda r: r.with_columns(pl.col("text").last().over("entity_id"))),

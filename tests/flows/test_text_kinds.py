@@ -9,12 +9,13 @@ import pytest
 from flows import learning, steps
 from flows.audit import audit
 from flows.config import RunConfig, load_config
-from llm_features import domains
+from llm_features import domains, prompt_specs
 from storage.errors import ConfigError
 from storage.features import load_features
 from storage.ingest import load_dataset
 from tests.flows.test_night import TINY, tiny
 
+ROOT = Path(__file__).parents[2]
 KINDS = """
 [engines.plain]
 kind = "prompt"
@@ -69,6 +70,15 @@ def test_factors_are_asked_of_models_and_no_one_else(tmp_path: Path) -> None:
     plans = [steps.plan(config, "item_knowledge") for config in (one, every)]
     assert plans[0]["new"] == plans[1]["new"] > 0
     assert plans[0]["estimate"]["prompt_tokens"] < plans[1]["estimate"]["prompt_tokens"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy" / "configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_run_is_valid(path: Path) -> None:
+    config = load_config(path)
+    asked = {feature.prompt for feature in config.features.values()}
+
+    assert asked <= set(prompt_specs.available())
+    assert config.features
 
 
 def test_an_encoder_that_is_not_there_is_named(tmp_path: Path) -> None:
