@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.studies import page
@@ -153,10 +153,8 @@ def test_one_fraction_shows_every_arm_and_no_curves() -> None:
     tables = {name: table.filter(fraction=1.0) for name, table in ctr_tables().items()}
     said = words({**tables, "calibration": tables["calibration"].clear()})
 
-    assert {"Every arm", "Gain by training rows of the item"} <= set(said)
-    assert not {"Sample efficiency over rows", "Calibration", "How few rows with text equal all rows without"} & set(
-        said
-    )
+    assert {"Every arm", "What each arm adds to the base", "Gain by training rows of the item"} <= set(said)
+    assert not {"Calibration", "How few rows with text equal all rows without"} & set(said)
 
 
 def test_a_warning_of_the_study_is_on_the_page() -> None:
@@ -204,6 +202,7 @@ def test_curves_and_dots_lie_where_their_numbers_say() -> None:
         curves([], Axis("x"), Axis("y"), alt="said")
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
 def test_a_scale_holds_its_values_and_names_a_few(values: list[float]) -> None:
     on = scale(values, 0, 100)
@@ -230,14 +229,17 @@ def test_ticks_are_written_as_people_write_numbers() -> None:
     assert [percent(v) for v in (0.01, 0.055, 1, 0.1 + 0.2)] == ["1 %", "5.5 %", "100 %", "30 %"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 100), max_size=7))
 def test_labels_keep_apart_in_the_order_of_their_curves(wanted: list[float]) -> None:
     found = apart(wanted, gap=14, low=0, high=100)
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     placed = [found[i] for i in order]
 
-    assert all(b - a > 14 - 0.5 for a, b in pairwise(placed))
-    assert all(-0.5 <= place <= 100.5 for place in placed)
+    assert all(b - a >= 14 - 1e-9 for a, b in pairwise(placed))
+    assert all(0 <= place <= 100 for place in placed)
+    if all(b - a >= 14 for a, b in pairwise(sorted(wanted))):
+        assert found == pytest.approx(wanted)  # nothing moves without need
 
 
 def test_seeds_make_a_students_t_interval() -> None:

@@ -13,8 +13,9 @@ import polars as pl
 
 from flows.studies.page import FAILS, HOLDS, Claim, Fact, Page, Section, Step, Table, html
 from flows.studies.page.colours import styles
-from flows.studies.page.ctr_figures import CONTROL, GAIN, SAVING, CtrTables, figures
-from flows.studies.page.scales import percent, plain, signed
+from flows.studies.page.ctr_figures import figures
+from flows.studies.page.ctr_tables import CONTROL, GAIN, SAVING, CtrTables
+from flows.studies.page.scales import decimal, percent, plain, signed
 
 BASE = "base"
 HEADINGS = {
@@ -145,7 +146,7 @@ def _results(results: pl.DataFrame) -> Table:
     cells = tuple(
         (
             *(row["protocol"], row["model"], row["arm"], row["slice"].replace("_", " "), percent(row["fraction"])),
-            *("" if row[metric] is None else f"{row[metric]:.4f}" for metric in metrics),
+            *(decimal(row[metric]) for metric in metrics),
             *(f"{row['rows']:,}", str(row["seed"])),
         )
         for row in table.to_dicts()

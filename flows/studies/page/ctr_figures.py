@@ -1,44 +1,17 @@
 """Which figures tell what text does for CTR models? Curves over training rows, gains by slice, calibration."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import polars as pl
 
-from flows.studies.page import Figure, Key, Panel, Table
-from flows.studies.page.charts import Axis, Level, Point, Row, Series, curves, dots
-from flows.studies.page.scales import percent, plain, signed
+from flows.studies.page import Figure, Panel, Table
+from flows.studies.page.charts import Axis, Level, Row, curves, dots
+from flows.studies.page.ctr_tables import METRIC, SAVING, TO_BASE, CtrTables, claim_table
+from flows.studies.page.scales import decimal, percent, plain, signed
 from flows.studies.page.seeds import over_seeds
 
-METRIC = "auc"
-GAIN, CONTROL, SAVING = "text beats base", "control does nothing", "text at x % equals all rows without"
-"""Kinds of claims that have figures."""
-TO_BASE = [GAIN, CONTROL]
 SLICES = {"item_rows:": "training rows of the item", "history:": "length of the user's history"}
 """Slices with these beginnings are bins, in order; and of what."""
-
-
-@dataclass(frozen=True)
-class CtrTables:
-    """The tables of a study, and the colour class of each arm."""
-
-    results: pl.DataFrame
-    claims: pl.DataFrame
-    calibration: pl.DataFrame
-    styles: Mapping[str, str]
-
-    def __post_init__(self) -> None:
-        if self.results.is_empty():
-            raise ValueError("a study without results has no figures")
-
-    @property
-    def whole(self) -> float:
-        """The largest fraction there is."""
-        return float(self.results["fraction"].max())  # type: ignore[arg-type]
-
-    def legend(self, arms: Sequence[str]) -> tuple[Key, ...]:
-        """The colours of those of the arms that are here, in the order of the study."""
-        return tuple(Key(style, arm) for arm, style in self.styles.items() if arm in set(arms))
 
 
 def figures(tables: CtrTables) -> Iterator[Figure]:
@@ -63,6 +36,7 @@ def figures(tables: CtrTables) -> Iterator[Figure]:
         )
     else:
         yield _arms(tables)
+        yield from _gains(tables)
     for start, of in SLICES.items():
         yield from _by_bin(tables, start, of)
     if not tables.calibration.is_empty():
@@ -81,11 +55,11 @@ def _learning_curves(tables: CtrTables) -> Figure:
         at = tuple((row["train_rows"], percent(row["fraction"])) for row in rows.unique("fraction").to_dicts())
         most = float(rows["train_rows"].max())  # type: ignore[arg-type]
         chart = curves(
-            _series(tables, rows, x="train_rows", y="mean"),
+            tables.series(rows, x="train_rows", y="mean"),
             Axis(f"training rows, log scale (100 % = {plain(round(most / tables.whole))})", log=True, at=at),
             Axis("test AUC"),
             alt=f"{model}: test AUC over training rows, a curve for each arm. {_ends(rows)}",
-            say=_auc,
+            say=decimal,
         )
         panels.append(Panel(str(model), chart))
     return Figure(
@@ -98,7 +72,7 @@ def _learning_curves(tables: CtrTables) -> Figure:
             tuple(
                 (
                     *(row["model"], row["arm"], percent(row["fraction"]), plain(round(row["train_rows"]))),
-                    *(_auc(row["mean"]), _auc(row["low"]), _auc(row["high"]), str(row["seeds"])),
+                    *(decimal(row["mean"]), decimal(row["low"]), decimal(row["high"]), str(row["seeds"])),
                 )
                 for row in found.sort("model", "arm", "fraction", maintain_order=True).to_dicts()
             ),
@@ -122,7 +96,7 @@ def _differences(
     for (model,), rows in chosen.group_by("model", maintain_order=True):
         at = tuple((fraction, percent(fraction)) for fraction in rows["fraction"].unique())
         chart = curves(
-            _series(tables, rows, x="fraction", y="difference"),
+            tables.series(rows, x="fraction", y="difference"),
             Axis("share of the training rows, log scale", log=True, at=at),
             Axis("difference in AUC"),
             alt=f"{model}: {title}. {_claimed_ends(rows)}",
@@ -131,7 +105,7 @@ def _differences(
         )
         panels.append(Panel(str(model), chart))
     if panels:
-        yield Figure(title, caption, tuple(panels), _claim_table(chosen))
+        yield Figure(title, caption, tuple(panels), claim_table(chosen))
 
 
 def _margin(rows: pl.DataFrame) -> tuple[Level, ...]:
@@ -148,9 +122,9 @@ def _arms(tables: CtrTables) -> Figure:
             Row(row["arm"], ((row["arm"], tables.styles[row["arm"]], row["mean"], row["low"], row["high"]),))
             for row in rows.to_dicts()
         ]
-        panels.append(Panel(str(model), dots(drawn, "test AUC", alt=f"{model}: {_ends(rows)}", say=_auc)))
+        panels.append(Panel(str(model), dots(drawn, "test AUC", alt=f"{model}: {_ends(rows)}", say=decimal)))
     cells = tuple(
-        (row["model"], row["arm"], _auc(row["mean"]), _auc(row["low"]), _auc(row["high"]), str(row["seeds"]))
+        (row["model"], row["arm"], decimal(row["mean"]), decimal(row["low"]), decimal(row["high"]), str(row["seeds"]))
         for row in found.to_dicts()
     )
     return Figure(
@@ -159,6 +133,24 @@ def _arms(tables: CtrTables) -> Figure:
         tuple(panels),
         Table(("model", "arm", "AUC", "low", "high", "seeds"), cells, words=2),
     )
+
+
+def _gains(tables: CtrTables) -> Iterator[Figure]:
+    """What every arm adds to the base at the one fraction there is: a panel a model, a row an arm."""
+    found = tables.claims.filter(
+        pl.col("claim").is_in(TO_BASE), pl.col("slice") == "all", pl.col("difference").is_not_null()
+    )
+    panels = []
+    for (model,), rows in found.group_by("model", maintain_order=True):
+        drawn = [
+            Row(row["arm"], ((row["arm"], tables.styles[row["arm"]], row["difference"], row["low"], row["high"]),))
+            for row in rows.to_dicts()
+        ]
+        said = f"{model}: difference in AUC to the base, a row for each arm. {_claimed_ends(rows)}"
+        panels.append(Panel(str(model), dots(drawn, "difference in AUC", alt=said, say=signed, zero=True)))
+    if panels:
+        caption = "Test AUC less that of the base on the same rows and seeds, with paired 95 % intervals."
+        yield Figure("What each arm adds to the base", caption, tuple(panels), claim_table(found))
 
 
 def _by_bin(tables: CtrTables, start: str, of: str) -> Iterator[Figure]:
@@ -190,7 +182,7 @@ def _by_bin(tables: CtrTables, start: str, of: str) -> Iterator[Figure]:
             f"Test AUC less that of the base at {percent(tables.whole)} of the rows, in bins of the {of}; paired 95 %"
             " intervals.",
             tuple(panels),
-            _claim_table(found),
+            claim_table(found),
             legend=tables.legend(found["arm"].to_list()),
         )
 
@@ -206,17 +198,24 @@ def _calibration(tables: CtrTables) -> Figure:
     panels = []
     for (model,), rows in found.group_by("model", maintain_order=True):
         chart = curves(
-            _series(tables, rows, x="predicted", y="observed"),
+            tables.series(rows, x="predicted", y="observed"),
             Axis("predicted probability"),
             Axis("observed share of likes"),
             alt=f"{model}: observed share of likes over the predicted probability, a curve for each arm beside the"
             " diagonal of perfect calibration.",
             diagonal=True,
-            say=_auc,
+            say=decimal,
         )
         panels.append(Panel(str(model), chart))
     cells = tuple(
-        (row["model"], row["arm"], str(row["bin"]), _auc(row["predicted"]), _auc(row["observed"]), plain(row["rows"]))
+        (
+            row["model"],
+            row["arm"],
+            str(row["bin"]),
+            decimal(row["predicted"]),
+            decimal(row["observed"]),
+            plain(row["rows"]),
+        )
         for row in found.sort("model", "arm", "bin", maintain_order=True).to_dicts()
     )
     return Figure(
@@ -227,42 +226,13 @@ def _calibration(tables: CtrTables) -> Figure:
     )
 
 
-def _series(tables: CtrTables, rows: pl.DataFrame, *, x: str, y: str) -> list[Series]:
-    """A series an arm, in the order of the study."""
-    found = []
-    for arm, style in tables.styles.items():
-        mine = rows.filter(arm=arm).to_dicts()
-        points = tuple(Point(row[x], row[y], row.get("low"), row.get("high")) for row in mine)
-        found.append(Series(arm, style, points))
-    return found
-
-
-def _claim_table(claims: pl.DataFrame) -> Table:
-    cells = tuple(
-        (
-            *(row["model"], row["arm"], row["slice"].replace("_", " "), percent(row["fraction"])),
-            *(signed(row["difference"]), _signed(row["low"]), _signed(row["high"]), plain(row["rows"])),
-        )
-        for row in claims.to_dicts()
-    )
-    return Table(("model", "arm", "slice", "fraction", "difference", "low", "high", "rows"), cells, words=3)
-
-
 def _ends(rows: pl.DataFrame) -> str:
     """The last value of every arm, in words."""
     last = rows.unique("arm", keep="last", maintain_order=True)
-    return "At the end: " + "; ".join(f"{row['arm']} {_auc(row['mean'])}" for row in last.to_dicts()) + "."
+    return "At the end: " + "; ".join(f"{row['arm']} {decimal(row['mean'])}" for row in last.to_dicts()) + "."
 
 
 def _claimed_ends(rows: pl.DataFrame, by: str = "fraction") -> str:
     """The last difference of every arm, in words."""
     last = rows.unique("arm", keep="last", maintain_order=True).to_dicts()
     return f"At {by} {last[0][by]}: " + "; ".join(f"{row['arm']} {signed(row['difference'])}" for row in last) + "."
-
-
-def _auc(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _signed(value: float | None) -> str:
-    return "" if value is None else signed(value)

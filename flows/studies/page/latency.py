@@ -101,12 +101,12 @@ def _chart(model: str, rows: pl.DataFrame, cache: str) -> Any:
 def _results(results: pl.DataFrame) -> Table:
     cells = tuple(
         (
-            *(row["model"] or "—", NAMES[row["arm"]], row["cache"], row["not_measured"] or ""),
-            *(plain(row["candidates"]), f"{row['requests']:,}", _ms(row["p50_ms"]), _ms(row["p99_ms"])),
+            *(row["model"] or "—", NAMES[row["arm"]], row["cache"], plain(row["candidates"])),
+            *(f"{row['requests']:,}", _ms(row["p50_ms"]), _ms(row["p99_ms"]), row["not_measured"] or ""),
         )
         for row in results.to_dicts()
     )
-    return Table(("model", "arm", "caches", "not measured", "candidates", "requests", "p50", "p99"), cells, words=4)
+    return Table(("model", "arm", "caches", "candidates", "requests", "p50", "p99", "not measured"), cells, words=3)
 
 
 def _costs(costs: pl.DataFrame) -> Table:

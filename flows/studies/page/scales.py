@@ -4,6 +4,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from scipy.optimize import isotonic_regression
+
 Tick = tuple[float, str]
 """A value and how it is written."""
 
@@ -54,24 +57,19 @@ def ticks(on: Scale, *, most: int = 5) -> list[Tick]:
 
 
 def apart(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
-    """Places as near as may be to those `wanted` that are at least `gap` apart and, where they fit, in [low, high]."""
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    placed = [min(max(wanted[i], low), high) for i in order]
-    for _ in range(60):
-        for i in range(1, len(placed)):
-            short = gap - (placed[i] - placed[i - 1])
-            if short > 0:
-                placed[i - 1] -= short / 2
-                placed[i] += short / 2
-        if placed and placed[0] < low:
-            placed = [max(place, low + gap * i) for i, place in enumerate(placed)]
-        if placed and placed[-1] > high:
-            last = len(placed) - 1
-            placed = [min(place, high - gap * (last - i)) for i, place in enumerate(placed)]
-    found = [0.0] * len(wanted)
-    for place, i in zip(placed, order, strict=True):
-        found[i] = place
-    return found
+    """Places as near as may be to those `wanted` that are `gap` apart and, where they all fit, in [low, high].
+
+    Less `gap` times its rank, each place must not be below the one before it: an isotonic regression (Barlow et al.
+    1972, "Statistical Inference under Order Restrictions").
+    """
+    if not wanted:
+        return []
+    order = np.argsort(wanted, kind="stable")
+    offsets = gap * np.arange(len(order))
+    fitted = isotonic_regression(np.asarray(wanted, np.float64)[order] - offsets).x
+    found = np.empty(len(order))
+    found[order] = np.clip(fitted, low, max(low, high - offsets[-1])) + offsets
+    return found.tolist()
 
 
 def plain(value: float) -> str:
@@ -79,9 +77,14 @@ def plain(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1 and value == round(value) else f"{value:,.4g}"
 
 
-def signed(value: float, decimals: int = 4) -> str:
-    """A difference with its sign, a true minus: +0.0072."""
-    return f"{value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+def decimal(value: float | None) -> str:
+    """A value of a metric: four decimals, two from 10 on; empty where there is none."""
+    return "" if value is None else f"{value:.{4 if abs(value) < 10 else 2}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign, a true minus: +0.0072; empty where there is none."""
+    return "" if value is None else f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
 
 
 def percent(fraction: float) -> str:

@@ -11,7 +11,7 @@ import polars as pl
 from flows.studies.page import OPEN, Claim, Figure, Key, Page, Panel, Section, Step, Table, html
 from flows.studies.page.charts import Row, dots
 from flows.studies.page.colours import styles
-from flows.studies.page.scales import signed
+from flows.studies.page.scales import decimal, signed
 from flows.studies.page.seeds import over_seeds
 
 BASE = "base"
@@ -115,11 +115,11 @@ def _figure(
             for (model,), some in rows.group_by("model", maintain_order=True)
         ]
         best = rows.sort("mean", descending=True).row(0, named=True)
-        highest = f"{best['model']}, {best['arm']}, {_number(best['mean'])}"
+        highest = f"{best['model']}, {best['arm']}, {decimal(best['mean'])}"
         alt = f"{name}: a row for each model, a dot for each arm. The highest is {highest}."
-        shown.append(Panel(name, dots(lines, x_label, alt=alt, say=_number)))
+        shown.append(Panel(name, dots(lines, x_label, alt=alt, say=decimal)))
     cells = tuple(
-        (r["metric"], r["model"], r["arm"], _number(r["mean"]), _number(r["low"]), _number(r["high"]), str(r["seeds"]))
+        (r["metric"], r["model"], r["arm"], decimal(r["mean"]), decimal(r["low"]), decimal(r["high"]), str(r["seeds"]))
         for r in found.to_dicts()
     )
     here = set(found["arm"])
@@ -137,7 +137,7 @@ def _everything(results: pl.DataFrame) -> Table:
     cells = tuple(
         (
             *(row[name] for name in by),
-            *(_number(row[name]) for name in metrics),
+            *(decimal(row[name]) for name in metrics),
             f"{row['queries']:,}",
             str(row["seed"]),
         )
@@ -152,7 +152,3 @@ def _words(column: pl.Expr) -> pl.Expr:
 
 def _word(name: str) -> str:
     return name.replace("_items", "").replace("_", " ")
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
