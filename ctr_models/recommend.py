@@ -1,5 +1,4 @@
-"""What should this user see next? Candidates near the liked items, or those a sequential model expects next, ranked
-by a trained model; no LLM anywhere.
+"""What should this user see next? Candidates near the liked items, or expected by a sequential model, ranked; no LLM.
 
 Everything that does not depend on the request is computed when the recommender is made: items are embedded, stored
 texts adapted, candidates indexed.
@@ -143,8 +142,7 @@ class Recommender:
         return items[best], scores[best]
 
     def _candidates(self, start: int, end: int, k: int) -> np.ndarray:
-        """Unseen items, ascending: nearest to the mean of the newest liked items (or what the sequential model expects
-        next), and the most popular."""
+        """Unseen items, ascending: the most popular, and those nearest to the newest liked items or expected next."""
         history = self._acted[start:end]
         unseen = np.ones(len(self._popularity), bool)
         unseen[history] = False

@@ -1,6 +1,7 @@
 """What would a study of sequential models cost? Its parts, those that are stored, and minutes for the others.
 
-Writes nothing. A few batches and rankings of each model are timed, without text, on this machine and as busy as it is.
+Writes nothing. A few batches and rankings of each model are timed, as it is configured and without text, on this
+machine and as busy as it is.
 """
 
 import time
