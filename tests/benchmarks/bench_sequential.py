@@ -1,13 +1,21 @@
-"""How fast does SASRec train, and how fast is the whole catalogue ranked? One thread, processor seconds.
+"""How fast does SASRec train beside RecTools 0.19, how well, and how fast is the whole catalogue ranked?
 
-python -m tests.benchmarks.bench_sequential [--data FOLDER_OF_ML_1M] [--kinds sasrec,bert4rec,gru4rec,item_llama]
+python -m tests.benchmarks.bench_sequential [--full] [--data FOLDER_OF_ML_1M] [--beauty FOLDER] [--threads 1,2]
 
-MovieLens 1M, leave-last-out, width 64, length 200, batches of 128, full softmax over 3,704 items; without the data,
-sequences of the same lengths made at random. Processor seconds, so that a busy machine changes little.
+MovieLens 1M, leave-last-out: SASRec of one width, length, batch size and loss (softmax over all items) in both, and
+our other kinds beside it. Without the data, sequences of about those lengths are made at random. By default speed only,
+by turns, the better turn of each: sequences a processor second, which a busy machine changes little, and a second of
+the clock. `--full` trains both to the end, stops both on the validation queries and ranks the test queries once.
+
+RecTools lives in an environment of its own: RECTOOLS_PYTHON names its interpreter, else one is made (`_environment`).
 """
 
 import argparse
 import contextlib
+import json
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -17,6 +25,7 @@ import polars as pl
 
 from ctr_models.sequential import zoo
 from ctr_models.sequential.histories import Histories
+from ctr_models.sequential.metrics import hits, ndcg
 from ctr_models.sequential.model import ModelScorer
 from ctr_models.sequential.ranking import rank
 from ctr_models.sequential.sequences import Queries, Sequences, sequences
@@ -24,9 +33,12 @@ from ctr_models.sequential.train import Progress, TrainConfig, fit
 from storage import plugins
 from storage.ingest import ingest
 from storage.split import LeakageWarning, LeaveLastOut
+from tests.benchmarks._environment import python_with
 
-WARM_UP, STEPS = 3, 30
-BATCH = 128
+RECTOOLS = "0.19.0"
+WARM_UP, STEPS, TURNS = 2, 10, 2
+OPTIONS = {"width": 64, "blocks": 2, "heads": 1, "dropout": 0.2, "learning_rate": 1e-3}
+CONFIG = TrainConfig(max_length=200, batch_size=128, patience=10)
 
 
 class Enough(Exception):
@@ -45,46 +57,134 @@ def made_up() -> Sequences:
     return Sequences(items, 3704, histories, {"validation": asked, "test": asked}, counts)
 
 
-def training(data: Sequences, kind: str) -> float:
-    """Sequences a processor second over `STEPS` batches."""
-    marks: list[float] = []
+def ours(data: Sequences, kind: str, threads: int) -> dict[str, float]:
+    """Seconds of `STEPS` batches, by the clock on the wall and of processors."""
+    marks: list[tuple[float, float]] = []
 
     def note(progress: Progress) -> None:
-        marks.append(time.process_time())
+        marks.append((time.perf_counter(), time.process_time()))
         if len(marks) == WARM_UP + STEPS:
             raise Enough
 
-    config = TrainConfig(batch_size=BATCH, epochs=1, threads=1)
+    module = plugins.load(zoo, kind)
+    options = module.Config(**OPTIONS) if kind == "sasrec" else module.Config()
     with contextlib.suppress(Enough):
-        fit(data, kind=kind, options=plugins.load(zoo, kind).Config(), config=config, progress=note)
-    return STEPS * BATCH / (marks[-1] - marks[WARM_UP - 1])
+        once = CONFIG.model_copy(update={"epochs": 1, "threads": threads})
+        fit(data, kind=kind, options=options, config=once, progress=note)
+    first, last = marks[WARM_UP - 1], marks[-1]
+    return {"wall": last[0] - first[0], "processor": last[1] - first[1]}
 
 
-def ranking(data: Sequences) -> float:
-    """Users a processor second whose whole catalogue is scored and ranked."""
-    one = TrainConfig(epochs=1, threads=1, validation_queries=1)
+def theirs(python: str, data: Sequences, task: str, threads: int, epochs: int) -> dict[str, float]:
+    """The same of RecTools, or how good it becomes."""
+    train, asked = data.train, data.queries
+    rows = [(np.repeat(np.arange(len(train)), train.lengths), train.item, 0)]
+    if task == "quality":  # leave-last-out: one query of each a user, in the users' order
+        of_test = np.isin(asked["test"].users.to_numpy(), asked["validation"].users.to_numpy())
+        rows += [(np.flatnonzero(of_test), asked["validation"].target, 1)]
+        rows += [(np.arange(len(asked["test"])), asked["test"].target, 2)]
+    user, item, part = (
+        np.concatenate(column) for column in zip(*((u, i, np.full(len(u), p)) for u, i, p in rows), strict=True)
+    )
+    spec = {**OPTIONS, "task": task, "threads": threads, "seed": 0, "epochs": epochs, "steps": STEPS}
+    spec |= {"max_length": CONFIG.max_length, "batch_size": CONFIG.batch_size, "patience": CONFIG.patience}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "spec.json").write_text(json.dumps({**spec, "warm_up": WARM_UP}))
+        np.savez(folder / "rows.npz", user=user, item=item, part=part, place=np.arange(len(user)))
+        script = Path(__file__).with_name("_rectools.py")
+        done = subprocess.run([python, str(script), str(folder)], check=False, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"RecTools failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def speed(python: str | None, data: Sequences, threads: int) -> None:
+    """One line for SASRec and RecTools, by turns."""
+    found: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
+    for _ in range(TURNS):
+        found["ours"].append(ours(data, "sasrec", threads))
+        if python is not None:
+            found["theirs"].append(theirs(python, data, "speed", threads, 1))
+    for clock in ("processor", "wall"):
+        rates = {
+            who: STEPS * CONFIG.batch_size / min(turn[clock] for turn in turns) for who, turns in found.items() if turns
+        }
+        ratio = f"; RecTools {rates['theirs']:,.0f}, ratio {rates['ours'] / rates['theirs']:.2f}" if python else ""
+        print(f"  sasrec, {threads} threads: {rates['ours']:,.0f} sequences a {clock} second{ratio}", flush=True)
+
+
+def quality(python: str | None, data: Sequences, threads: int, epochs: int) -> None:
+    """One line each: test metrics of the epoch that validation likes most, and seconds an epoch."""
+    config = CONFIG.model_copy(update={"threads": threads, "epochs": epochs})
+    run = fit(data, kind="sasrec", options=plugins.load(zoo, "sasrec").Config(**OPTIONS), config=config)
+    ranks = rank(ModelScorer(run.model, data.n_items), data.queries["test"]).ranks
+    said = {"ndcg@10": ndcg(ranks, 10).mean(), "hr@10": hits(ranks, 10).mean(), "epochs": len(run.metrics["epochs"])}
+    for who, one in (
+        ("ours", {**said, "seconds_per_epoch": run.metrics["seconds_per_epoch"]}),
+        *([("RecTools", theirs(python, data, "quality", threads, epochs))] if python else []),
+    ):
+        print(
+            f"  {who}: test NDCG@10 {one['ndcg@10']:.4f}, HR@10 {one['hr@10']:.4f} after {one['epochs']} epochs of "
+            f"{one['seconds_per_epoch']:.1f} s",
+            flush=True,
+        )
+
+
+def ranking(data: Sequences, what: str) -> None:
+    """One line: users a processor second whose whole catalogue is scored and ranked, target and 20 best items."""
+    one = TrainConfig(max_length=CONFIG.max_length, epochs=1, threads=1, validation_queries=1)
     few = Sequences(data.items, data.n_known, data.train.take(np.arange(200)), data.queries, data.counts)
-    model = fit(few, kind="sasrec", options=plugins.load(zoo, "sasrec").Config(), config=one).model
+    model = fit(few, kind="sasrec", options=plugins.load(zoo, "sasrec").Config(**OPTIONS), config=one).model
     started = time.process_time()
     rank(ModelScorer(model, data.n_items), data.queries["test"])
-    return len(data.queries["test"]) / (time.process_time() - started)
+    many = len(data.queries["test"])
+    rate = many / (time.process_time() - started)
+    print(
+        f"  full ranking of {data.n_items:,} items, {what}: {rate:,.0f} of {many:,} users a processor second",
+        flush=True,
+    )
+
+
+def beauty(folder: Path) -> Sequences:
+    """Amazon Beauty, leave-last-out: a query of every user."""
+    table = {"path": str(folder / "interactions.csv"), "user": "user_id", "item": "item_id", "position": "position"}
+    items = {"path": str(folder / "items.csv"), "item": "item_id", "title": "title", "keep_untitled": True}
+    made = ingest("csv", {"name": "amazon-beauty", "domain": "beauty", "interactions": table, "items": items})
+    with warnings.catch_warnings(action="ignore", category=LeakageWarning):
+        return sequences(made.dataset, LeaveLastOut())
 
 
 def main() -> None:
-    """Print one line for each kind, and one for ranking."""
+    """Print a line for each thing measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--epochs", type=int, default=100, help="of --full, at most")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/ml-1m"))
-    parser.add_argument("--kinds", default=",".join(plugins.available(zoo)))
+    parser.add_argument("--beauty", type=Path, default=Path("../shared/data/amazon-beauty"))
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--kinds", default="bert4rec,gru4rec,item_llama", help="further kinds, measured alone")
     asked = parser.parse_args()
+    print(f"sequential models, beside RecTools {RECTOOLS}:")
     if (asked.data / "ratings.dat").is_file():
         with warnings.catch_warnings(action="ignore", category=LeakageWarning):
             data = sequences(ingest("movielens", {"path": asked.data}).dataset, LeaveLastOut())
     else:
         print(f"  no MovieLens 1M in {asked.data}: sequences are made up")
         data = made_up()
-    for kind in asked.kinds.split(","):
-        print(f"  {kind}: {training(data, kind):,.0f} sequences/s trained", flush=True)
-    print(f"  full ranking of {data.n_items:,} items: {ranking(data):,.0f} users/s")
+    python = python_with("rectools", RECTOOLS, extras="[torch]")
+    threads = [int(number) for number in asked.threads.split(",")]
+    if asked.full:
+        quality(python, data, threads[-1], asked.epochs)
+        return
+    for number in threads:
+        speed(python, data, number)
+    for kind in filter(None, asked.kinds.split(",")):
+        rate = STEPS * CONFIG.batch_size / ours(data, kind, 1)["processor"]
+        print(f"  {kind}: {rate:,.0f} sequences a processor second", flush=True)
+    ranking(data, "MovieLens 1M")
+    if (asked.beauty / "interactions.csv").is_file():
+        ranking(beauty(asked.beauty), "Amazon Beauty")
 
 
 if __name__ == "__main__":
