@@ -1,7 +1,7 @@
 """What would a study of sequential models cost? Its parts, those that are stored, and minutes for the others.
 
-Writes nothing. A few batches and rankings of each model are timed, as it is configured and without text, on this
-machine and as busy as it is.
+Writes nothing. A few batches and rankings of each model are timed, as it is configured and without text: in processor
+seconds shared by the threads that train, which is what they take on this machine when nothing else is running.
 """
 
 import time
@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from ctr_models.sequential.hybrids import parts_of
 from ctr_models.sequential.sequences import PARTS
 from ctr_models.sequential.train import fit
+from ctr_models.train import cpu_threads
 from flows.config import RunConfig
 from flows.studies.parts import stored
 from flows.studies.sequential.config import BASE
@@ -114,11 +116,22 @@ def _pace(study: Study, model: str) -> Pace:
     some = np.random.default_rng(0).permutation(able)[: BATCHES * train.batch_size]
     asked = {part: data.queries[part].sample(QUERIES) for part in PARTS}
     few = replace(data, train=data.train.take(some), queries=asked)
-    section = study.config.models[model]
+    section, marks = study.config.models[model], list[float]()
     once = train.model_copy(update={"epochs": 1, "evaluate_every": 1, "validation_queries": None})
-    started = time.perf_counter()
-    run = fit(few, kind=section.kind, options=section.options, config=once)  # type: ignore[arg-type]
-    trained = run.metrics["seconds_per_epoch"]
-    query = max(0.0, time.perf_counter() - started - trained) / len(asked["validation"])
+    with cpu_threads(train.threads):
+        for _ in ("the first time warms up", "the second counts"):
+            marks[:] = [time.process_time()]
+            fit(
+                few,
+                kind=section.kind,
+                options=section.options,  # type: ignore[arg-type]
+                config=once,
+                progress=lambda _: marks.append(time.process_time()),
+            )
+        ended = time.process_time()
+        started, *_, trained = marks
+        threads = torch.get_num_threads()
+    sequence, query = (trained - started) / len(some), (ended - trained) / len(asked["validation"])
     judged = len(data.queries["validation"].sample(train.validation_queries))
-    return Pace(trained * len(able) / len(some), query * judged, query * len(data.queries["test"]))
+    seconds = (sequence * len(able), query * judged, query * len(data.queries["test"]))
+    return Pace(*(each / threads for each in seconds))
