@@ -35,7 +35,7 @@ CALIBRATION = {
 def tables(plan: Plan, judged: Judgements) -> dict[str, pl.DataFrame]:
     """The three tables, null where a number does not exist."""
     every = [each for found in judged.values() for each in found]
-    protocol = plan.run.split.kind
+    protocol = plan.run.protocol or plan.run.split.kind
     results = [row for each in every for row in _results(protocol, each)]
     calibrations = [row for each in every for row in _calibration(each)]
     made = {
