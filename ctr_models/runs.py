@@ -114,21 +114,5 @@ def run_names(root: Path) -> list[str]:
     return sorted(p.name for p in parent.iterdir() if files.latest(p) is not None) if parent.is_dir() else []
 
 
-def run_records(root: Path) -> list[dict[str, Any]]:
-    """One flat record for every version of every run: what the catalog's view `runs` shows."""
-    return [
-        {
-            "name": name,
-            "version": version.number,
-            "model": version.meta["model"],
-            "created_at": version.manifest["created_at"],
-            "metrics": _json(version.meta["metrics"]),
-            "lineage": _json(version.meta["lineage"]),
-        }
-        for name in run_names(root)
-        for version in files.versions(folder(root, name))
-    ]
-
-
 def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)

@@ -257,7 +257,7 @@ def test_recommending_loads_no_llm_library(tmp_path: Path) -> None:
 import sys
 from flows.config import load_config
 from flows.recommending import recommend_one
-print(len(recommend_one(load_config({str(path)!r}), "u1", k=3)["items"]))
+print(len(recommend_one(load_config({str(path)!r}), "u00001", k=3)["items"]))
 print([name for name in ("vllm", "transformers", "sentence_transformers", "prefect") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
