@@ -33,6 +33,7 @@ from ctr_models.layers import MLP
 from ctr_models.similarity import similarity_names
 from ctr_models.text import TextStatistics
 from storage import plugins
+from storage.errors import ConfigError
 
 DEFAULT = "hybrid_experts"
 
@@ -63,7 +64,10 @@ def _chosen(section: Any) -> Any:
     kind = section.get("kind", DEFAULT)
     if not isinstance(kind, str):
         raise ValueError(f"kind must be a word, not {kind!r}")
-    config = plugins.load(sys.modules[__name__], kind).Config
+    try:
+        config = plugins.load(sys.modules[__name__], kind).Config
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
     options = {key: value for key, value in section.items() if key != "kind"}
     if unknown := [key for key in options if key not in config.model_fields]:
         raise ValueError(f"unknown key {unknown[0]!r}; allowed are kind, {', '.join(config.model_fields)}")

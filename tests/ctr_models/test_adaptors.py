@@ -88,7 +88,7 @@ def test_a_configuration_without_a_kind_is_the_hybrid_experts() -> None:
 
 
 def test_what_cannot_be_chosen_is_refused_with_what_can() -> None:
-    with pytest.raises(ConfigError, match=r"no 'nothing' in ctr_models.*; there are: attention, hybrid_experts"):
+    with pytest.raises(ValidationError, match=r"no 'nothing' in ctr_models.*; there are: attention, hybrid_experts"):
         TrainConfig.model_validate({"text": {"kind": "nothing"}})
     with pytest.raises(ValidationError, match="unknown key 'experts'; allowed are kind, similarities"):
         TrainConfig.model_validate({"text": {"kind": "linear", "experts": 2}})
