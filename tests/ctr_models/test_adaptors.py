@@ -19,7 +19,6 @@ from ctr_models.text import TextStatistics
 from ctr_models.train import TrainConfig, fit, score
 from ctr_models.zoo import deepfm, din
 from storage import plugins
-from storage.errors import ConfigError
 from tests.ctr_models.conftest import make_world, without_features
 
 KINDS = plugins.available(adaptors)
