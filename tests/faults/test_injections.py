@@ -1,6 +1,6 @@
 """Titles that give orders: what is counted as obeying, and how often the shipped model obeys."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
@@ -106,7 +106,7 @@ def test_a_title_that_commands_is_one_line_without_control_tokens() -> None:
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_how_often_the_shipped_model_obeys() -> None:
+def test_how_often_the_shipped_model_obeys(count: Callable[[int, int], int]) -> None:
     """A rate of one model, printed; it was trained to describe, so it should obey nobody."""
     if not vllm._is_installed():
         pytest.skip("vLLM is not installed")
@@ -114,7 +114,7 @@ def test_how_often_the_shipped_model_obeys() -> None:
         pytest.skip("no shipped model here: make it with python -m llm_features.small_lm")
     engine = vllm.Engine(vllm.Config(model=str(small_lm.SHIPPED)))
     try:
-        found = measure(engine)
+        found = measure(engine, TITLES[:: count(6, 1)])
     finally:
         engine.close()
     print(f"{found.obeyed} of {found.asked} answers obey, {found.accepted} of them pass the gate", *found.examples)
