@@ -111,8 +111,14 @@ class House:
             "parameters": {**deployment.json()["parameters"], "logical_date": date},
             "state": {"type": "SCHEDULED"},
         }
-        made = httpx.post(f"{self.api}/deployments/{deployment.json()['id']}/create_flow_run", json=given, timeout=60)
-        return made.raise_for_status().json()["id"]
+        url, made = f"{self.api}/deployments/{deployment.json()['id']}/create_flow_run", []
+
+        def taken() -> bool:  # SQLite is busy now and then: the server answers 503, and its clients try again
+            made.append(httpx.post(url, json=given, timeout=60))
+            return made[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+        until(taken, self.log)
+        return made[-1].raise_for_status().json()["id"]
 
     def state(self, run: str) -> str:
         return httpx.get(f"{self.api}/flow_runs/{run}", timeout=60).raise_for_status().json()["state_type"]
