@@ -92,9 +92,10 @@ def _version(root: Path, path: Path) -> Iterator[str]:
     said = version.meta.get("rows")
     if isinstance(said, dict):
         for name, rows in said.items():
-            if len(tables[f"{name}.parquet"]) != rows:
-                there = len(tables[f"{name}.parquet"])
-                yield f"{path / name}.parquet has {there} rows; its manifest says {rows}"
+            table = tables.get(f"{name}.parquet")
+            if table is None or len(table) != rows:
+                there = "is missing" if table is None else f"has {len(table)} rows"
+                yield f"{path / name}.parquet {there}; its manifest says {rows} rows"
     if "features.parquet" in tables:
         yield from _features(version, tables)
     yield from _lineage(root, version)

@@ -17,6 +17,7 @@ from storage.catalog import query
 from storage.errors import ConfigError, StoreError
 from storage.features import publish_features
 from storage.ingest import Ingested, publish_dataset
+from storage.inspect import inspect
 from storage.schema import QUARANTINE, REJECTED
 from storage.snapshot import Snapshot
 from tests.ctr_models.conftest import DIM, make_world
@@ -147,6 +148,7 @@ def done_line(output: str) -> str:
 
 def test_a_study_tells_text_from_its_controls(studied: tuple[Path, str]) -> None:
     root, said = studied
+    assert [problem for problem in inspect(root)[1] if "/features/" not in problem] == []  # those have made-up texts
     results = query(root, "SELECT * FROM study_sample_efficiency")
     claims = query(root, "SELECT * FROM study_sample_efficiency_claims")
     everything = claims.filter(slice="all")

@@ -99,7 +99,7 @@ class Plan:
         uncontrolled = [f"uncontrolled: {arm} has not both a permuted and a random control beside it" for arm in alone]
         read = {name: self.features.get(name) for name in sorted(self.study.feature_sets())}
         return {
-            "rows": self.rows,
+            "split_rows": self.rows,
             "parts": len(self.fits),
             "lineage": {**self.lineage, "features": read},
             "study": self.study.model_dump(mode="json"),
