@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import cli_upkeep as upkeep
-from flows.cli_options import DEFAULT_CONFIG, ConfigPath, Overrides, load
+from flows.cli_options import DEFAULT_CONFIG, ConfigPath, Overrides, load, written
 from flows.cli_study import study
 from storage.errors import NightshiftError
 
@@ -155,13 +155,9 @@ app.add_typer(study, name="study")
 def _as_writer(job: str, config: Path, overrides: list[str], work: Any) -> None:
     """Run one step as the only writer, rebuild the catalog, show what it did."""
     from flows import steps, summary
-    from storage.lock import WriterLock
 
     run = load(config, overrides)
-    with WriterLock(run.store.root, purpose=job):
-        done = work(steps, run)
-        steps.publish_catalog(run)
-    summary.show_step(job, done)
+    summary.show_step(job, written(run, job, lambda: work(steps, run)))
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli_options import DEFAULT_CONFIG, ConfigPath, Overrides, load
+from flows.cli_options import DEFAULT_CONFIG, ConfigPath, Overrides, load, written
 
 study = typer.Typer(help="Compare recommenders under one protocol, and say which claims hold.", no_args_is_help=True)
 
@@ -32,15 +32,11 @@ def sequential(
 
         _show_estimate(estimate(load(config, overrides)))
         return
-    from flows import steps
     from flows.studies.sequential.study import sequential as run_study
     from flows.studies.sequential.tables import claim_line
-    from storage.lock import WriterLock
 
     run = load(config, overrides)
-    with WriterLock(run.store.root, purpose="study"):
-        done = run_study(run)
-        steps.publish_catalog(run)
+    done = written(run, "study", lambda: run_study(run))
     for claim in done["claims"]:
         typer.echo(claim_line(claim))
     chosen = f"by {done['trials']} trials each, on validation" if done["trials"] else "as configured, not tuned"
@@ -106,17 +102,13 @@ def ablation(
 
 
 def _ctr(name: str, run: Any, *, dry_run: bool, workers: int | None) -> None:
-    from flows import steps
     from flows.studies.ctr import study as ctr
     from flows.studies.ctr.claims import claim_line, headlines, saving_line
-    from storage.lock import WriterLock
 
     if dry_run:
         _say_planned(ctr.dry_run(run, name, processes=workers))
         return
-    with WriterLock(run.store.root, purpose="study"):
-        done = ctr.study(run, name, processes=workers)
-        steps.publish_catalog(run)
+    done = written(run, "study", lambda: ctr.study(run, name, processes=workers))
     for claim in headlines(done["claims"]):
         typer.echo(claim_line(claim))
     for saving in done["savings"]:
@@ -153,14 +145,10 @@ def latency(
     Every call measures anew. The section [latency] says how often and for how many candidates; the models must be
     trained with and without the features. The table says what was not measured, and why.
     """
-    from flows import steps
     from flows.studies.latency.study import latency as run_study
-    from storage.lock import WriterLock
 
     run = load(config, overrides)
-    with WriterLock(run.store.root, purpose="study"):
-        done = run_study(run)
-        steps.publish_catalog(run)
+    done = written(run, "study", lambda: run_study(run))
     for row in done["results"]:
         asked = f"{row['model'] or 'an LLM'} {row['arm']}, {row['cache']}, {row['candidates']:,} candidates"
         if row["not_measured"]:

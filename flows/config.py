@@ -5,8 +5,6 @@ Every section is a pydantic model that refuses unknown keys. A section that name
 the folder the command runs in.
 """
 
-import hashlib
-import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ import llm_features.engines
 import storage.datasets
 from ctr_models.train import TrainConfig
 from flows import protocols
+from flows.digests import digest
 from flows.run_sections import (
     SIMILARITY,
     SPLITS,
@@ -141,7 +140,7 @@ class RunConfig(Section):
     def config_hash(self, *sections: str) -> str:
         """Short hash of the named sections: what a cached result depends on."""
         chosen = self.model_dump(mode="json", include=set(sections))
-        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+        return digest(chosen)[:16]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

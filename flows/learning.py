@@ -3,7 +3,6 @@
 A run whose data, features and configuration are those of the newest version is not trained again.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -15,10 +14,11 @@ from ctr_models import runs, samples
 from ctr_models.controls import permuted
 from ctr_models.evaluate import Evaluation, compare, evaluation, read_pairs, report
 from ctr_models.samples import Samples
-from ctr_models.train import Progress, Run, fit, score
+from ctr_models.train import Run, fit, score
 from flows import protocols
 from flows.config import RunConfig
-from flows.progress import progress
+from flows.digests import digest
+from flows.progress import in_batches, progress
 from storage import files
 from storage.errors import StoreError
 from storage.features import FeatureSet, feature_sets, load_features
@@ -100,7 +100,7 @@ def _train_model(
     root, started = config.store.root, time.time()
     keys = {arm: _key(config, name, arm, _view(taken, arm)) for arm in arms}
     pairs = read_pairs(config.compare.pairs).rows() if config.compare.pairs else []
-    asked = _hash([keys, config.compare.model_dump(mode="json", exclude={"pairs"}), *pairs])
+    asked = digest([keys, config.compare.model_dump(mode="json", exclude={"pairs"}), *pairs])
     known = files.latest(root / COMPARISONS / name)
     trained = all(_stored(config, name, arm, keys[arm]) for arm in arms)  # a damaged run may have been set aside
     if known is not None and known.content_hash == asked and trained:
@@ -136,7 +136,7 @@ def _fit(config: RunConfig, name: str, arm: str, data: Samples) -> Run:
             kind=plugin.kind,
             options=plugin.options,  # type: ignore[arg-type]
             config=config.train,
-            progress=partial(_report, on_progress),
+            progress=in_batches(on_progress),
         )
 
 
@@ -196,12 +196,4 @@ def _key(config: RunConfig, name: str, arm: str, view: Snapshot) -> str:
     lineage = json.loads(json.dumps(lineage, default=str))
     for made in lineage.get("features", {}).values():
         made.pop("version", None)
-    return _hash([arm, lineage, config.models[name].model_dump(mode="json"), config.train.model_dump(mode="json")])
-
-
-def _hash(said: object) -> str:
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _report(on_progress: Callable[[int, int], None], at: Progress) -> None:
-    on_progress((at.epoch - 1) * at.batches + at.batch, at.epochs * at.batches)
+    return digest([arm, lineage, config.models[name].model_dump(mode="json"), config.train.model_dump(mode="json")])

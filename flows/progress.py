@@ -5,11 +5,26 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
 """Called with (done, total)."""
+
+
+class Batch(Protocol):
+    """Where a training stands after a batch; epochs and batches are counted from 1."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def batches(self) -> int: ...
+
 
 LOG_EVERY = 30.0
 """Seconds between two log lines of one step where there is no terminal."""
@@ -45,3 +60,8 @@ def progress(step: str) -> Iterator[OnProgress]:
             logger.info("%s: %d of %d, about %.0f s left", step, done, total, left)
 
     yield say
+
+
+def in_batches(on_progress: OnProgress) -> Callable[[Batch], None]:
+    """What a training calls after each batch, counted in batches of all its epochs."""
+    return lambda at: on_progress((at.epoch - 1) * at.batches + at.batch, at.epochs * at.batches)

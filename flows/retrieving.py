@@ -4,8 +4,6 @@ They learn from the rows that the CTR models learn from, under the same split. A
 are those of the newest version is not trained again.
 """
 
-import hashlib
-import json
 import time
 from dataclasses import replace
 from typing import Any
@@ -22,7 +20,8 @@ from ctr_models.sequential.sequences import Sequences, sequences
 from ctr_models.sequential.text import fit_text, item_vectors
 from ctr_models.sequential.train import Run, fit
 from flows.config import RunConfig
-from flows.progress import progress
+from flows.digests import digest
+from flows.progress import in_batches, progress
 from flows.run_sections import SIMILARITY
 from storage import files
 from storage.features import FeatureSet, load_features
@@ -106,7 +105,7 @@ def _fit(
             options=section.options,  # type: ignore[arg-type]
             config=section.train,
             text=text,
-            progress=lambda p: on_progress((p.epoch - 1) * p.batches + p.batch, p.epochs * p.batches),
+            progress=in_batches(on_progress),
         )
     asked = data.queries["test"]
     ranks = rank(ModelScorer(run.model, data.n_items, text and text.items), asked).ranks
@@ -125,4 +124,4 @@ def _key(config: RunConfig, name: str, data: Sequences, feature: FeatureSet | No
     section = config.retrievers[name].model_dump(mode="json")
     section["train"].pop("threads")
     said = [section, data.lineage, feature and feature.manifest["content_hash"], config.compare.cold_at_most]
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+    return digest(said)

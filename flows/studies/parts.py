@@ -4,13 +4,12 @@ A part is a version of `<root>/study_parts/<study>.<part>`, under the hash of ev
 has not changed, it is not computed again.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import polars as pl
 
+from flows.digests import digest
 from storage import files
 from storage.layout import STUDIES, STUDY_PARTS
 
@@ -55,11 +54,6 @@ def publish_tables(
     if page is not None:
         writers[REPORT] = lambda path: path.write_text(page, encoding="utf-8")
     return files.publish(root / STUDIES / study, writers, content_hash=key, meta=meta)
-
-
-def digest(value: object) -> str:
-    """Hex sha256 of anything that JSON can say."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _writers(tables: Mapping[str, pl.DataFrame]) -> dict[str, Callable[[Path], object]]:

@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ctr_models import runs
+from flows.digests import digest
 from flows.learning import run_name
 from flows.studies.ctr.config import CONFIGURED, CTRStudyConfig
 from flows.studies.ctr.rows import count
 from flows.studies.ctr.settings import Settings, model_names, settings
 from flows.studies.ctr.work import Fit, Group, Judging
-from flows.studies.parts import digest, stored
+from flows.studies.parts import stored
 from storage import files
 from storage.snapshot import Snapshot
 

@@ -14,7 +14,7 @@ from ctr_models.sequential.text import Text, fit_text, item_vectors
 from ctr_models.sequential.train import Run, fit
 from ctr_models.sequential.zoo import NetworkConfig
 from flows.config import RunConfig
-from flows.progress import progress
+from flows.progress import in_batches, progress
 from flows.studies.sequential.config import BASE, Arm, SequentialConfig
 from storage import files
 from storage.errors import ConfigError
@@ -64,7 +64,7 @@ class Recommenders:
                 options=options,
                 config=self.config.train.model_copy(update={"seed": seed}),
                 text=text,
-                progress=lambda p: on_progress((p.epoch - 1) * p.batches + p.batch, p.epochs * p.batches),
+                progress=in_batches(on_progress),
             )
         return run, text
 

@@ -21,8 +21,9 @@ from ctr_models.sequential.ranking import Ranked, Scorer, rank
 from ctr_models.sequential.sampled import candidates
 from ctr_models.sequential.zoo import NetworkConfig
 from flows.config import RunConfig
+from flows.digests import digest
 from flows.studies.page import sequential as page
-from flows.studies.parts import REPORT, digest, keep, publish_tables, stored
+from flows.studies.parts import REPORT, keep, publish_tables, stored
 from flows.studies.sequential import tables
 from flows.studies.sequential.config import BASE, Arm
 from flows.studies.sequential.making import Recommenders
