@@ -80,10 +80,10 @@ class Recommender:
         if retrieval is not None:
             text = None if retrieval.init is None else load_features(root, retrieval.init.feature_set)
             self._retriever = Retriever(retrieval, dataset.items["item_id"], text)
-            self._item_rows = {item: row for row, item in enumerate(self._item_ids)}
-        self._item_vectors = self._retrieval_vectors()
-        self._indexed = np.flatnonzero(np.any(self._item_vectors != 0, axis=1))
-        self._index = flat_index(self._item_vectors[self._indexed])
+        else:
+            self._item_vectors = self._retrieval_vectors()
+            self._indexed = np.flatnonzero(np.any(self._item_vectors != 0, axis=1))
+            self._index = flat_index(self._item_vectors[self._indexed])
 
     def recommend(self, user_id: str, k: int = 10) -> pl.DataFrame:
         """The best `k` items the user has not interacted with: `user_id, item_id, score, rank` (from 1).
