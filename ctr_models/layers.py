@@ -30,6 +30,20 @@ def mean_pool(table_VE: Tensor, rows_BL: Tensor) -> Tensor:
     return pool(table_VE, rows_BL) / (rows_BL != 0).sum(dim=1, keepdim=True).clamp(min=1)
 
 
+def fields_linear(layer: nn.Linear, fields_BFD: Tensor, own: Sequence[tuple[int, int]] | None) -> Tensor:
+    """`layer(fields.flatten(1))`: [B, out]. own: ranges of the fields that differ between rows, all of them if None.
+
+    What the first row has in common with the others is multiplied once: W x_b = W x_1 + sum over `own` W (x_b - x_1).
+    """
+    if own is None:
+        return layer(fields_BFD.flatten(1))
+    width = fields_BFD.shape[2]
+    fields_BFD, weight = fields_BFD.flatten(1), layer.weight
+    columns = [slice(start * width, stop * width) for start, stop in own]
+    differs, theirs = (torch.cat([each[:, part] for part in columns], dim=1) for each in (fields_BFD, weight))
+    return torch.addmm(layer(fields_BFD[:1]), differs - differs[:1], theirs.T)
+
+
 def pairwise_products(fields_BFD: Tensor) -> Tensor:
     """Sum over all pairs of fields of their inner products: [B].
 
@@ -100,6 +114,15 @@ class MLP(nn.Sequential):
             layers += [nn.Linear(width, size), nn.ReLU()] + ([nn.Dropout(dropout)] if dropout else [])
             width = size
         super().__init__(*layers, nn.Linear(width, out))
+
+    def of_fields(self, fields_BFD: Tensor, own: Sequence[tuple[int, int]] | None) -> Tensor:
+        """`self(fields.flatten(1))`; own: as in `fields_linear`."""
+        first, *others = self
+        assert isinstance(first, nn.Linear)
+        values = fields_linear(first, fields_BFD, own)
+        for layer in others:
+            values = layer(values)
+        return values
 
 
 class Experts(nn.Module):

@@ -5,13 +5,14 @@ Shapes: B rows of a batch, L places of a history, D width of a field, K fields o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ctr_models import adaptors, zoo
-from ctr_models.adaptors import AdaptorConfig, Texts
+from ctr_models.adaptors import AdaptorConfig, FoldedSimilarity, Texts
 from ctr_models.layers import lookup, mean_pool
 from ctr_models.samples import Batch
 from ctr_models.tables import Entities, Tables
@@ -25,12 +26,15 @@ from storage import plugins
 class Prepared:
     """All item versions embedded, items_VE; adapted texts, of each version of an item, and all of users.
 
-    texts: name -> [V, D + own]; users: name -> [1 + texts, D + own], own the numbers that the adaptor keeps of a text.
+    texts: name -> [V, D + own]; users: name -> [1 + texts, D + own], own the numbers that the adaptor keeps of a text;
+    user_fields: the same as fields, [1 + texts, 1, D]; compare: the field of a batch's similarities, if there is one.
     """
 
     items_VE: Tensor
     texts: Mapping[str, Tensor]
     users: Mapping[str, Tensor]
+    user_fields: Mapping[str, Tensor]
+    compare: FoldedSimilarity | None
 
 
 class CTRModel(nn.Module):
@@ -66,41 +70,52 @@ class CTRModel(nn.Module):
         """Embed every item and adapt every text once, for scoring with weights that no longer change."""
         everything = torch.arange(len(tables.items.single))
         users = {name: self.text.adapt(name, vectors[name]) for name in self.user_texts if name in self.text.sides}
-        return Prepared(*self._items(tables.items, everything, vectors), users)
+        compare = self.text.folded(before=self.first_order) if self.text.similarity is not None else None
+        user_fields = {name: self._text_field(text) for name, text in users.items()}
+        return Prepared(*self._items(tables.items, everything, vectors), users, user_fields, compare)
 
     def forward(self, batch: Batch, vectors: Mapping[str, Tensor], *, prepared: Prepared | None = None) -> Tensor:
         """vectors: of each feature set, row 0 absent; prepared: what `prepare` made of the batch's tables."""
         width, tables = self.table.shape[1], batch.tables
+        similarity: Tensor | None = None
         if prepared is not None:
+            if prepared.compare is not None:
+                similarity = prepared.compare(batch.similarity_BS)[:, None]
             items_VE, texts, values_VA = prepared.items_VE, prepared.texts, tables.items.values
             target_rows, history_rows = batch.item_B, batch.history_BL
         else:
             items, target_rows, history_rows = _distinct(batch.item_B, batch.history_BL, len(tables.items.single))
             items_VE, texts = self._items(tables.items, items, vectors)
             values_VA = tables.items.values[items]
+            if self.text.similarity is not None:
+                similarity = self._text_field(self.text.compare(batch.similarity_BS))
         target_BE = lookup(items_VE, target_rows)
         fields = [self._entities(tables.users, batch.user_B), target_BE.unflatten(1, (-1, width))]
         fields.append(lookup(self.table, batch.context_BC))
         users: dict[str, Tensor] = {}
         for place, name in enumerate(self.user_texts):
             if name in self.text.sides:
-                rows_B = batch.user_text_BT[:, place]
-                if prepared is not None:
-                    users[name] = prepared.users[name].index_select(0, rows_B)
-                else:
+                rows_B = batch.user_text_BT.select(1, place)
+                if prepared is None:
                     users[name] = self._adapted(name, rows_B, vectors[name])
-                fields.append(self._text_field(users[name]))
+                    fields.append(self._text_field(users[name]))
+                else:
+                    fields.append(prepared.user_fields[name].index_select(0, rows_B))
+                    if self.text.n_relations:
+                        users[name] = prepared.users[name].index_select(0, rows_B)
         related = self.text.relate(Texts(texts, target_rows, history_rows, batch.liked_BL, users))
         fields += [self._text_field(field) for field in related]
-        if self.text.similarity is not None:
-            fields.append(self._text_field(self.text.compare(batch.similarity_BS)))
+        if similarity is not None:
+            fields.append(similarity)
         nothing = torch.zeros(0, 0, dtype=torch.int32)
         channels = [
             Channel(items_VE, history_rows, target_BE, values_VA, values_VA.index_select(0, target_rows)),
             Channel(self._ratings(), batch.rating_BL, None, nothing, nothing),
         ]
-        fields_BFD = torch.cat([field.expand(len(batch.item_B), -1, -1) for field in fields], dim=1)
-        return self.network(Inputs(fields_BFD, channels, batch.history_BL != 0, batch.liked_BL))
+        rows = len(batch.item_B)
+        fields_BFD = torch.cat([field.expand(rows, -1, -1) for field in fields], dim=1)
+        own = _ranges([(field.shape[1], len(field) == rows) for field in fields]) if len(history_rows) < rows else None
+        return self.network(Inputs(fields_BFD, channels, batch.history_BL != 0, batch.liked_BL, own))
 
     def _items(
         self, entities: Entities, rows: Tensor, vectors: Mapping[str, Tensor]
@@ -134,6 +149,12 @@ class CTRModel(nn.Module):
     def _ratings(self) -> Tensor:
         own = self.table[self.rating.offset : self.rating.offset + self.rating.size]
         return torch.cat([torch.zeros_like(own[:1]), own])
+
+
+def _ranges(parts: Sequence[tuple[int, bool]]) -> tuple[tuple[int, int], ...]:
+    """Where the chosen parts lie, (from, to), of parts of given sizes in a row."""
+    ends = accumulate(size for size, _ in parts)
+    return tuple((end - size, end) for end, (size, chosen) in zip(ends, parts, strict=True) if chosen)
 
 
 def _distinct(rows_B: Tensor, rows_BL: Tensor | None, size: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,17 +5,18 @@ texts adapted, candidates indexed.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
 
+from ctr_models.candidates import CandidateSimilarity
 from ctr_models.nearest import flat_index
 from ctr_models.samples import gather, rating_above
 from ctr_models.sequential.retriever import CANDIDATES, Retriever
 from ctr_models.sequential.train import Run as SequentialRun
-from ctr_models.similarity import compare_candidates
 from ctr_models.tables import encode_tables
 from ctr_models.text import text_set, unit
 from ctr_models.train import Run, cpu_threads
@@ -25,6 +26,7 @@ from storage.schema import RECOMMENDATIONS
 from storage.snapshot import Snapshot
 
 QUERY_ITEMS = 50
+NO_SIMILARITY = torch.empty(0, 0)
 NO_SAMPLES = pl.DataFrame(schema={"item_id": pl.String})
 
 
@@ -64,6 +66,7 @@ class Recommender:
         self._vectors = {text.name: text.vectors for text in self._texts}
         with torch.inference_mode():
             self._prepared = self._model.prepare(self._tables, self._vectors)
+        self._similarity = CandidateSimilarity(self._tables, self._texts, window=self._samples.max_history)
         self._user_rows = {user: row for row, user in enumerate(self._tables.user_ids, start=1)}
         self._item_ids = np.array(["", *self._tables.item_ids], dtype=object)
         self._item_rows = {item: row for row, item in enumerate(self._tables.item_ids, start=1)}
@@ -165,18 +168,19 @@ class Recommender:
         On one thread: a few hundred rows are scored before a second thread has been woken.
         """
         user_text = self._tables.users.text.numpy()[user]
-        window, versions = self._samples.max_history, self._tables.current[items]
+        versions = self._tables.current[items]
         with torch.inference_mode(), cpu_threads(1):
-            similarity = compare_candidates(self._tables, self._texts, user, versions, user_text, window=window)
             batch = gather(
                 self._tables,
                 user=torch.tensor([user]),
                 item=torch.from_numpy(versions),
                 n_before=torch.tensor([n_before]),
                 user_text=torch.from_numpy(user_text[None]),
-                similarity=torch.from_numpy(similarity),
+                similarity=NO_SIMILARITY,
                 max_history=self._samples.max_history,
             )
+            similarity = self._similarity(user, versions, user_text)
+            batch = replace(batch, similarity_BS=torch.from_numpy(similarity))
             return self._model(batch, self._vectors, prepared=self._prepared).sigmoid().numpy()
 
     def _retrieval_vectors(self) -> np.ndarray:

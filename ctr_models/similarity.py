@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 from ctr_models.tables import Tables
 from ctr_models.text import TextSet, TextStatistics
@@ -68,79 +67,32 @@ def compare(
     return out
 
 
-def compare_candidates(
-    tables: Tables, texts: Sequence[TextSet], user: int, item: np.ndarray, user_text: np.ndarray, *, window: int
-) -> np.ndarray:
-    """`compare` for candidates of one user, who has seen all of the history: float32 [C, S].
-
-    item: versions [C]; user_text: int [T], the user's rows. A request waits for this, so nothing is grouped or masked.
-    """
-    start, end = tables.start[user : user + 2].tolist()
-    past = slice(max(start, end - window), end)
-    liked = tables.liked.numpy()[past]
-    rows = tables.items.text.numpy()
-    targets, history = rows[item], rows[tables.item.numpy()[past]]
-    of_items = [text for text in texts if text.entity == "item"]
-    of_users = [text for text in texts if text.entity == "user"]
-    columns = [similarities(text, targets[:, n], history[:, n], liked) for n, text in enumerate(of_items)]
-    for one, other in pairs(of_users, of_items):
-        mine, its = user_text[of_users.index(one)], targets[:, of_items.index(other)]
-        cosine = np.einsum("nd,d->n", other.unit[its], one.unit[mine])
-        cosine[its * mine == 0] = np.nan
-        columns.append(cosine[:, None])
-    return np.concatenate(columns, axis=1) if columns else np.zeros((len(item), 0), np.float32)
-
-
 def similarities(
-    text: TextSet, targets: np.ndarray, history: np.ndarray, liked: np.ndarray, windows: np.ndarray | None = None
+    text: TextSet, targets: np.ndarray, history: np.ndarray, liked: np.ndarray, windows: np.ndarray
 ) -> np.ndarray:
     """Each target beside one user's history; float32 [T, 6], columns `SIMILARITIES`, NaN where nothing is to compare.
 
     targets: int [T] and history: int [H], rows of the text's vectors, 0 where there is none; liked: bool [H]; windows:
-    int [T, 2], the part [from, to) of the history that each target may see, all of it if None. Mean and greatest
-    cosine to liked and to disliked items, and two votes sum_h K(cos) (liked_h - mean liked) / (sum_h K(cos) + prior)
-    with K(c) = exp((c - 1) / width), the kernel regression of Nadaraya and Watson (1964).
+    int [T, 2], the part [from, to) of the history that each target may see. Mean and greatest cosine to liked and to
+    disliked items, and two votes sum_h K(cos) (liked_h - mean liked) / (sum_h K(cos) + prior) with
+    K(c) = exp((c - 1) / width), the kernel regression of Nadaraya and Watson (1964).
     """
     out = np.full((len(targets), len(SIMILARITIES)), np.nan, np.float32)
     for start in range(0, len(targets), 1024):
         block = start + np.flatnonzero(targets[start : start + 1024])
-        low, high = 0, len(history)
-        if windows is not None:
-            low, high = int(windows[block, 0].min(initial=high)), int(windows[block, 1].max(initial=0))
+        low, high = int(windows[block, 0].min(initial=len(history))), int(windows[block, 1].max(initial=0))
         there, likes = history[low:high] > 0, liked[low:high]
         sides = [np.flatnonzero(there & likes), np.flatnonzero(there & ~likes)]
-        places, n_liked = low + np.concatenate(sides), len(sides[0])
-        if not len(places):
-            continue
-        mine, theirs = text.unit[targets[block]], text.unit[history[places]]
-        if windows is None:
-            out[block] = _all_seen(mine, theirs, n_liked)
-        else:
+        places = low + np.concatenate(sides)
+        if len(places):
             seen = (places >= windows[block, :1]) & (places < windows[block, 1:])
-            out[block] = _some_seen(mine @ theirs.T, n_liked, seen.astype(np.float32))
+            cosine = text.unit[targets[block]] @ text.unit[history[places]].T
+            out[block] = _seen(cosine, len(sides[0]), seen.astype(np.float32))
     return out
 
 
-def _all_seen(targets: np.ndarray, history: np.ndarray, n_liked: int) -> np.ndarray:
-    """All six of each target vector [T, D] to the vectors of a history [H, D], its first `n_liked` liked."""
-    # [H, T]: sums and maxima over the history run along memory. torch keeps to the caller's number of threads
-    cosine = torch.mm(torch.from_numpy(history), torch.from_numpy(targets).T).numpy()
-    wide = _kernel(cosine)
-    near = np.square(wide)
-    np.square(near, out=near)
-    out = np.full((len(SIMILARITIES), len(targets)), np.nan, np.float32)
-    for row, part in ((0, cosine[:n_liked]), (2, cosine[n_liked:])):
-        if len(part):
-            np.divide(part.sum(axis=0), len(part), out=out[row])
-            part.max(axis=0, out=out[row + 1])
-    rate = n_liked / len(history)
-    for row, weight in ((4, near), (5, wide)):
-        out[row] = _vote(weight[:n_liked].sum(axis=0), weight[n_liked:].sum(axis=0), rate)
-    return out.T
-
-
-def _some_seen(cosine: np.ndarray, n_liked: int, seen: np.ndarray) -> np.ndarray:
-    """The same where each target sees the places at which `seen` [T, H] is 1."""
+def _seen(cosine: np.ndarray, n_liked: int, seen: np.ndarray) -> np.ndarray:
+    """All six where each target sees the places at which `seen` [T, H] is 1; the first `n_liked` places are liked."""
     out = np.full((len(cosine), len(SIMILARITIES)), np.nan, np.float32)
     wide = _kernel(cosine) * seen
     near = np.square(np.square(wide))
@@ -168,7 +120,7 @@ def _kernel(cosine: np.ndarray) -> np.ndarray:
     return np.exp(weight, out=weight)
 
 
-def _vote(liked: np.ndarray, disliked: np.ndarray, rate: np.ndarray | float) -> np.ndarray:
+def _vote(liked: np.ndarray, disliked: np.ndarray, rate: np.ndarray) -> np.ndarray:
     """liked, disliked: the summed weights of those items [T]; rate: the liked share of the history."""
     total = liked + disliked
     return (liked - rate * total) / (total + np.float32(PRIOR))

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import (
     BaseModel,
@@ -171,6 +172,50 @@ class TextAdaptor(nn.Module):
         assert self.similarity is not None
         scaled = ((similarity_BS - self.similarity_mean) / self.similarity_scale).nan_to_num_()
         return self.similarity(torch.cat([scaled, similarity_BS.isnan()], dim=1))
+
+    def folded(self, *, before: int) -> "FoldedSimilarity":
+        """`compare` with weights that no longer change, its field after `before` zeros."""
+        assert self.similarity is not None
+        first, _, last = self.similarity
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        values_HS, missing_HS = first.weight.detach().chunk(2, dim=1)
+        values_HS = values_HS / self.similarity_scale
+        return FoldedSimilarity(
+            mean=self.similarity_mean.numpy(),
+            values_HS=values_HS.numpy(),
+            missing_HS=missing_HS.numpy(),
+            bias_H1=(first.bias.detach() - values_HS @ self.similarity_mean).numpy()[:, None],
+            last_HD=nn.functional.pad(last.weight.detach().T, (before, 0)).numpy(),
+            last_D=nn.functional.pad(last.bias.detach(), (before, 0)).numpy(),
+        )
+
+
+@dataclass(frozen=True)
+class FoldedSimilarity:
+    """A similarity field for a request: standardising is part of the first layer. H is the width of the hidden one."""
+
+    mean: np.ndarray
+    values_HS: np.ndarray
+    missing_HS: np.ndarray
+    bias_H1: np.ndarray
+    last_HD: np.ndarray
+    last_D: np.ndarray
+
+    def __call__(self, similarity_BS: Tensor) -> Tensor:
+        """[B, before + D]."""
+        values_SB, missing_SB = similarity_BS.numpy().T, None
+        if np.isnan(values_SB.min(initial=0)):
+            missing_SB = np.isnan(values_SB)
+            values_SB = np.where(missing_SB, self.mean[:, None], values_SB)
+        hidden_HB = self.values_HS @ values_SB
+        hidden_HB += self.bias_H1
+        if missing_SB is not None:
+            hidden_HB += self.missing_HS @ missing_SB.astype(np.float32)
+        np.maximum(hidden_HB, 0, out=hidden_HB)
+        field_BD = hidden_HB.T @ self.last_HD
+        field_BD += self.last_D
+        return torch.from_numpy(field_BD)
 
 
 def make(config: AdaptorConfig | None, statistics: Sequence[TextStatistics], width: int) -> TextAdaptor:

@@ -30,11 +30,11 @@ class Network(nn.Module):
         self.out = nn.Linear(width + config.hidden[-1], 1)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        x0 = torch.cat([inputs.fields_BFD, pooled_history(inputs)], dim=1).flatten(1)
-        x = x0
+        fields = torch.cat([inputs.fields_BFD, pooled_history(inputs)], dim=1)
+        x = x0 = fields.flatten(1)
         for cross in self.crosses:
             x = cross(x0, x)
-        return self.out(torch.cat([x, self.mlp(x0).relu()], dim=1)).squeeze(1)
+        return self.out(torch.cat([x, self.mlp.of_fields(fields, inputs.own).relu()], dim=1)).squeeze(1)
 
 
 class Cross(nn.Module):

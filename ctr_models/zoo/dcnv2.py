@@ -9,7 +9,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from ctr_models.layers import MLP
+from ctr_models.layers import MLP, fields_linear
 from ctr_models.zoo import Hidden, Inputs, NetworkConfig, Shape, pooled_history
 
 
@@ -32,11 +32,14 @@ class Network(nn.Module):
         self.out = nn.Linear(width + config.hidden[-1], 1)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        x0 = torch.cat([inputs.fields_BFD, pooled_history(inputs)], dim=1).flatten(1)
-        x = x0
-        for cross in self.crosses:
-            x = torch.addcmul(x, x0, cross(x))  # x_{l+1} = x_0 * (U V^T x_l + b) + x_l
-        return self.out(torch.cat([x, self.mlp(x0).relu()], dim=1)).squeeze(1)
+        fields = torch.cat([inputs.fields_BFD, pooled_history(inputs)], dim=1)
+        x = x0 = fields.flatten(1)
+        for place, cross in enumerate(self.crosses):
+            down, up = cross.children()
+            assert isinstance(down, nn.Linear)
+            low = down(x) if place else fields_linear(down, fields, inputs.own)
+            x = torch.addcmul(x, x0, up(low))  # x_{l+1} = x_0 * (U V^T x_l + b) + x_l
+        return self.out(torch.cat([x, self.mlp.of_fields(fields, inputs.own).relu()], dim=1)).squeeze(1)
 
 
 class _LowRank(nn.Sequential):

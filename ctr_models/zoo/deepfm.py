@@ -26,4 +26,4 @@ class Network(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         weight_B, embeddings = first_order(inputs)
-        return weight_B + pairwise_products(embeddings) + self.mlp(embeddings.flatten(1)).squeeze(1)
+        return weight_B + pairwise_products(embeddings) + self.mlp.of_fields(embeddings, inputs.own).squeeze(1)

@@ -40,12 +40,27 @@ class Network(nn.Module):
         targets = [channel.target_BE for channel in inputs.channels if channel.target_BE is not None]
         query_BE = torch.cat(targets, dim=1)
         items_BLE = torch.cat([c.elements_BLE() for c in inputs.channels if c.target_BE is not None], dim=2)
-        # W [q; k; q - k; q * k] = (Wq + Wd) q + (Wk - Wd) k + Wp (q * k): the middle one is a table of distinct items
-        hidden_BLA = self.product(items_BLE * query_BE[:, None])
-        hidden_BLA = hidden_BLA + self.query(query_BE)[:, None]
-        for key, channel in zip(self.key, inputs.channels, strict=True):
-            hidden_BLA = hidden_BLA + lookup(key(channel.table_VE), channel.rows_BL)
+        if len(items_BLE) == 1 and not torch.is_grad_enabled():
+            hidden_BLA = self._of_one_history(inputs, query_BE, items_BLE[0])
+        else:
+            hidden_BLA = self._of_each_row(inputs, query_BE, items_BLE)
         score_BL = self.score(self.activation(hidden_BLA.flatten(0, 1))).view(hidden_BLA.shape[:2])
         scores_B2L = torch.stack([score_BL * inputs.liked_BL, score_BL * (inputs.mask_BL & ~inputs.liked_BL)], dim=1)
         interest_B2E = scores_B2L @ items_BLE
         return self.mlp(torch.cat([inputs.fields_BFD.flatten(1), interest_B2E.flatten(1)], dim=1)).squeeze(1)
+
+    def _of_each_row(self, inputs: Inputs, query_BE: Tensor, items_BLE: Tensor) -> Tensor:
+        """W [q; k; q - k; q * k] = (Wq + Wd) q + (Wk - Wd) k + Wp (q * k), the middle one a table of distinct items."""
+        hidden_BLA = self.product(items_BLE * query_BE[:, None])
+        hidden_BLA = hidden_BLA + self.query(query_BE)[:, None]
+        for key, channel in zip(self.key, inputs.channels, strict=True):
+            hidden_BLA = hidden_BLA + lookup(key(channel.table_VE), channel.rows_BL)
+        return hidden_BLA
+
+    def _of_one_history(self, inputs: Inputs, query_BE: Tensor, items_LE: Tensor) -> Tensor:
+        """The same where all rows share a history: what is not q is one matrix for all of them."""
+        keys = (key(channel.elements_BLE()[0]) for key, channel in zip(self.key, inputs.channels, strict=True))
+        constant_LA = torch.stack(list(keys)).sum(dim=0) + self.query.bias
+        matrix_LAE = torch.addcmul(self.query.weight, self.product.weight, items_LE[:, None])
+        hidden = torch.addmm(constant_LA.flatten(), query_BE, matrix_LAE.flatten(0, 1).T)
+        return hidden.unflatten(1, constant_LA.shape)

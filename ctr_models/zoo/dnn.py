@@ -28,4 +28,4 @@ class Network(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         fields = torch.cat([inputs.fields_BFD, pooled_history(inputs)], dim=1)
-        return self.mlp(fields.flatten(1)).squeeze(1)
+        return self.mlp.of_fields(fields, inputs.own).squeeze(1)

@@ -36,7 +36,7 @@ class Network(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         weight_B, embeddings = first_order(inputs)
-        crossed = self.out(self.cin(embeddings)) + self.mlp(embeddings.flatten(1))
+        crossed = self.out(self.cin(embeddings)) + self.mlp.of_fields(embeddings, inputs.own)
         return weight_B + crossed.squeeze(1)
 
 

@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 import torch
 
+from ctr_models.candidates import CandidateSimilarity
 from ctr_models.samples import SampleConfig, Samples, encode
-from ctr_models.similarity import PRIOR, VOTES, compare, compare_candidates, similarity_names
+from ctr_models.similarity import PRIOR, VOTES, compare, similarity_names
 from ctr_models.tables import dense
 from ctr_models.text import fit_statistics
 from storage.errors import ConfigError, StoreError
@@ -116,14 +117,16 @@ def test_similarities_follow_their_definition(world: World) -> None:
             assert got[name] == pytest.approx(expected[name], abs=1e-5, nan_ok=True), name
 
 
-def test_candidates_of_one_user_are_compared_as_rows_are(world: World) -> None:
-    samples = encode(world(missing=0.2), CONFIG)
-    tables, items = samples.tables, samples.tables.current
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+def test_candidates_of_one_user_are_compared_as_rows_are(world: World, missing: float) -> None:
+    samples = encode(world(missing=missing), CONFIG)
+    tables, items = samples.tables, samples.tables.current[1:]
+    near = CandidateSimilarity(tables, samples.texts, window=11)
     for user in range(1, len(tables.user_ids) + 1):
         n_before, user_text = int(tables.start[user + 1] - tables.start[user]), tables.users.text.numpy()[user]
         rows = [np.full(len(items), user), items, np.full(len(items), n_before), np.tile(user_text, (len(items), 1))]
         expected = compare(tables, samples.texts, *rows, window=11)
-        got = compare_candidates(tables, samples.texts, user, items, user_text, window=11)
+        got = near(user, items, user_text)
 
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
