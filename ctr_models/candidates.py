@@ -17,26 +17,31 @@ from ctr_models.text import TextSet
 
 SHARPER = 4
 """The near kernel is this power of the wide one, whose width is so many times larger: one exponential serves both."""
-PRIORS = np.array([[PRIOR * np.exp(SHARPER / VOTES[1])], [PRIOR * np.exp(1 / VOTES[1])]], np.float32)
-"""Of the near and the wide vote, whose kernels here are exp(c / width): both sides of the fraction are larger."""
+STEEP = np.float32(1 / VOTES[1])
+"""Vectors are as long as its root, so that their products are what the wide kernel is the exponential of."""
+PRIORS = PRIOR * np.exp(STEEP * np.array([SHARPER, 1], np.float32)).reshape(2, 1, 1)
+"""Of the near and the wide votes, whose kernels here are exp(c / width): both sides of the fraction are larger."""
 
 
 @dataclass(frozen=True)
 class _ItemText:
-    """One item text of every item version and, of every user, in the newest interactions.
+    """One item text of every item version, and what each user has that candidates are compared to.
 
-    rows: of each version's vector, 0 where it is absent; complete: none is. history: rows of user u's newest items that
-    have a text, liked ones first, at [start[u], start[u + 1]); liked: how many those are. vectors: of the items, then
-    those of user texts of the same encoder; users: such a text's column in a request, and where its vectors start.
+    rows: of each version's vector, 0 where it is absent; complete: none is. others: user u's rows of `vectors`, at
+    [start[u], start[u + 1]): of the newest items that have a text, liked ones first, then of the user's texts by the
+    same encoder, one each (that of row 0 where there is none). stars: how far an item's rating is from the mean of
+    those, 0 where there is none, and for texts. liked: how many of the items are; told: bool [users, texts], which
+    texts there are.
     """
 
     rows: np.ndarray
     complete: bool
-    history: np.ndarray
+    vectors: np.ndarray
+    others: np.ndarray
+    stars: np.ndarray
     start: np.ndarray
     liked: np.ndarray
-    vectors: np.ndarray
-    users: Sequence[tuple[int, int]]
+    told: np.ndarray
 
 
 class CandidateSimilarity:
@@ -49,61 +54,75 @@ class CandidateSimilarity:
         made: list[str] = []
         for column, text in enumerate(of_items):
             users = [one for one, other in pairs(of_users, of_items) if other is text]
-            starts = np.cumsum([0, len(text.unit), *(len(one.unit) for one in users)])[1:-1].tolist()
-            places = [(of_users.index(one), start) for one, start in zip(users, starts, strict=True)]
-            vectors = np.concatenate([text.unit, *(one.unit for one in users)])
-            rows = np.ascontiguousarray(tables.items.text.numpy()[:, column])
-            history = _newest(tables, rows, window)
-            self._texts.append(_ItemText(rows, bool(rows[1:].all()), *history, vectors, places))
+            self._texts.append(_laid_out(tables, tables.items.text.numpy()[:, column], text, users, window))
             made += [f"{text.name}.{each}" for each in SIMILARITIES] + [f"{one.name}.{text.name}" for one in users]
         self._order = [made.index(name) for name in similarity_names([text.statistics for text in texts])]
 
-    def __call__(self, user: int, item: np.ndarray, user_text: np.ndarray) -> np.ndarray:
-        """float32 [C, S], NaN where nothing is to compare. item: versions [C]; user_text: int [T], the user's rows."""
+    def __call__(self, user: int, item: np.ndarray) -> np.ndarray:
+        """float32 [C, S], NaN where nothing is to compare. user: dense row; item: versions [C]."""
         out = np.empty((len(self._order), len(item)), np.float32)
         row = 0
         for text in self._texts:
-            wide = len(SIMILARITIES) + len(text.users)
-            _fill(text, user, text.rows.take(item), user_text, out[row : row + wide])
+            wide = len(SIMILARITIES) + text.told.shape[1]
+            _fill(text, user, text.rows.take(item), out[row : row + wide])
             row += wide
         return out.take(self._order, axis=0).T if len(self._texts) > 1 else out.T
 
 
-def _newest(tables: Tables, rows: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`history`, `start` and `liked` of an item text."""
+def _laid_out(tables: Tables, rows: np.ndarray, text: TextSet, users: Sequence[TextSet], window: int) -> _ItemText:
     start, acted, liked = tables.start.numpy(), tables.item.numpy()[:-1], tables.liked.numpy()[:-1]
-    user = np.repeat(np.arange(len(start) - 1), np.diff(start))
+    size = len(start) - 1
+    user = np.repeat(np.arange(size), np.diff(start))
     places = np.flatnonzero((np.arange(len(acted)) >= start[user + 1] - window) & (rows[acted] > 0))
-    places = places[np.lexsort((~liked[places], user[places]))]
-    counts = np.bincount(user[places], minlength=len(start) - 1)
-    likes = np.bincount(user[places[liked[places]]], minlength=len(start) - 1)
-    return rows[acted[places]], np.concatenate([[0], np.cumsum(counts)]), likes
+    user, stars = user[places], tables.stars.numpy()[places]
+    rated = ~np.isnan(stars)
+    means = np.bincount(user[rated], stars[rated], size) / np.maximum(np.bincount(user[rated], minlength=size), 1)
+    offsets = np.cumsum([0, len(text.unit), *(len(one.unit) for one in users)])[1:-1]
+    of_users = [one.rows + offset for one, offset in zip(users, offsets, strict=True)]
+    n = len(users)
+    owner = np.concatenate([user, np.tile(np.arange(size), n)])
+    others = np.concatenate([rows[acted[places]], *of_users])
+    stars = np.concatenate([np.nan_to_num(stars - means[user]), np.zeros(n * size)])
+    last = np.concatenate([~liked[places] * 1, np.repeat(np.arange(n) + 2, size)])
+    order = np.lexsort((last, owner))
+    return _ItemText(
+        np.ascontiguousarray(rows),
+        bool(rows[1:].all()),
+        np.concatenate([text.unit, *(one.unit for one in users)]) * np.sqrt(STEEP),
+        others[order].astype(np.int64),
+        stars[order].astype(np.float32),
+        np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=size))]),
+        np.bincount(user[liked[places]], minlength=size),
+        np.stack([one.rows > 0 for one in users], axis=1) if users else np.zeros((size, 0), bool),
+    )
 
 
-def _fill(text: _ItemText, user: int, targets: np.ndarray, mine: np.ndarray, out: np.ndarray) -> None:
-    """The similarities of one item text [6 + user sets, C]; targets: rows [C]; mine: rows of the user's texts."""
+def _fill(text: _ItemText, user: int, targets: np.ndarray, out: np.ndarray) -> None:
+    """The similarities of one item text [8 + user sets, C]; targets: rows [C]."""
     first, end = text.start[user : user + 2].tolist()
-    n, n_liked = end - first, int(text.liked[user])
-    asked = [start + mine[column] for column, start in text.users]
-    rows = np.concatenate([text.history[first:end], asked], dtype=np.int64)
-    fetched, others = text.vectors.take(targets, axis=0), text.vectors.take(rows, axis=0)
-    values = np.empty((3, len(rows), len(targets)), np.float32)
-    cosine, near, wide = values
+    told, others = text.told[user], text.others[first:end]
+    n, n_liked = len(others) - len(told), int(text.liked[user])
+    values = np.empty((3, len(others), len(targets)), np.float32)
+    steep, near, wide = values
+    mine, theirs = text.vectors.take(targets, axis=0), text.vectors.take(others, axis=0)
     # torch keeps to the caller's number of threads
-    torch.mm(torch.from_numpy(others), torch.from_numpy(fetched).T, out=torch.from_numpy(cosine))
-    for place, (column, _) in enumerate(text.users):
-        out[len(SIMILARITIES) + place] = cosine[n + place] if mine[column] else np.nan
+    torch.mm(torch.from_numpy(theirs), torch.from_numpy(mine).T, out=torch.from_numpy(steep))
+    np.divide(steep[n:], STEEP, out=out[len(SIMILARITIES) :])
+    if not told.all():
+        out[len(SIMILARITIES) :][~told] = np.nan
     if n:
-        np.exp(np.multiply(cosine, np.float32(1 / VOTES[1]), out=wide), out=wide)
-        np.square(np.square(wide, out=near), out=near)
-        sums = _weights(n_liked, n, len(rows)) @ values
-        np.divide(sums[1:, 2], sums[1:, 3] + PRIORS, out=out[4:6])
-        for side, part in enumerate((cosine[:n_liked], cosine[n_liked:n])):
+        np.square(np.square(np.exp(steep, out=wide), out=near), out=near)
+        weights = _weights(n_liked, n, len(others)).copy()
+        weights[4] = text.stars[first:end]
+        sums = weights @ values
+        np.divide(sums[1:, 3:], sums[1:, 2:3] + PRIORS, out=out[4:8].reshape(2, 2, -1))
+        for side, part in enumerate((steep[:n_liked], steep[n_liked:n])):
             if len(part):
                 out[2 * side] = sums[0, side]
                 part.max(axis=0, out=out[2 * side + 1])
             else:
                 out[2 * side : 2 * side + 2] = np.nan
+        out[:4] /= STEEP
     else:
         out[: len(SIMILARITIES)] = np.nan
     if not text.complete:
@@ -112,8 +131,8 @@ def _fill(text: _ItemText, user: int, targets: np.ndarray, mine: np.ndarray, out
 
 @lru_cache(maxsize=4096)
 def _weights(n_liked: int, n: int, width: int) -> np.ndarray:
-    """What sums over the history weigh: means of the liked and of the disliked, a vote's numerator and denominator."""
-    weights = np.zeros((4, width), np.float32)
+    """What sums over the history weigh: means of the liked and of the disliked, all, votes; and room for ratings."""
+    weights = np.zeros((5, width), np.float32)
     weights[0, :n_liked], weights[1, n_liked:n] = 1 / max(1, n_liked), 1 / max(1, n - n_liked)
-    weights[2, :n_liked], weights[2, n_liked:n], weights[3, :n] = 1 - n_liked / n, -n_liked / n, 1
+    weights[2, :n], weights[3, :n_liked], weights[3, n_liked:n] = 1, 1 - n_liked / n, -n_liked / n
     return weights

@@ -30,18 +30,19 @@ def mean_pool(table_VE: Tensor, rows_BL: Tensor) -> Tensor:
     return pool(table_VE, rows_BL) / (rows_BL != 0).sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def fields_linear(layer: nn.Linear, fields_BFD: Tensor, own: Sequence[tuple[int, int]] | None) -> Tensor:
-    """`layer(fields.flatten(1))`: [B, out]. own: ranges of the fields that differ between rows, all of them if None.
+def fields_linear(layer: nn.Linear, fields_BFD: Tensor, own: slice | None, others_BE: Tensor | None = None) -> Tensor:
+    """`layer` of the flattened fields, and then of others: [B, out]. own: fields that differ between rows; all if None.
 
-    What the first row has in common with the others is multiplied once: W x_b = W x_1 + sum over `own` W (x_b - x_1).
+    What the first row has in common with the others is multiplied once: W x_b = W x_1 + W_own (x_b - x_1).
     """
+    flat = fields_BFD.flatten(1)
     if own is None:
-        return layer(fields_BFD.flatten(1))
-    width = fields_BFD.shape[2]
-    fields_BFD, weight = fields_BFD.flatten(1), layer.weight
-    columns = [slice(start * width, stop * width) for start, stop in own]
-    differs, theirs = (torch.cat([each[:, part] for part in columns], dim=1) for each in (fields_BFD, weight))
-    return torch.addmm(layer(fields_BFD[:1]), differs - differs[:1], theirs.T)
+        return layer(flat if others_BE is None else torch.cat([flat, others_BE], dim=1))
+    width, first = fields_BFD.shape[2], flat[:1]
+    same = functional.linear(first, layer.weight[:, : flat.shape[1]], layer.bias)
+    columns = slice(own.start * width, own.stop * width)
+    out = torch.addmm(same, flat[:, columns] - first[:, columns], layer.weight[:, columns].T)
+    return out if others_BE is None else torch.addmm(out, others_BE, layer.weight[:, flat.shape[1] :].T)
 
 
 def pairwise_products(fields_BFD: Tensor) -> Tensor:
@@ -115,11 +116,11 @@ class MLP(nn.Sequential):
             width = size
         super().__init__(*layers, nn.Linear(width, out))
 
-    def of_fields(self, fields_BFD: Tensor, own: Sequence[tuple[int, int]] | None) -> Tensor:
-        """`self(fields.flatten(1))`; own: as in `fields_linear`."""
+    def of_fields(self, fields_BFD: Tensor, own: slice | None, others_BE: Tensor | None = None) -> Tensor:
+        """`self`, its first layer being `fields_linear`."""
         first, *others = self
         assert isinstance(first, nn.Linear)
-        values = fields_linear(first, fields_BFD, own)
+        values = fields_linear(first, fields_BFD, own, others_BE)
         for layer in others:
             values = layer(values)
         return values

@@ -5,7 +5,6 @@ Shapes: B rows of a batch, L places of a history, D width of a field, K fields o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -90,31 +89,33 @@ class CTRModel(nn.Module):
             if self.text.similarity is not None:
                 similarity = self._text_field(self.text.compare(batch.similarity_BS))
         target_BE = lookup(items_VE, target_rows)
-        fields = [self._entities(tables.users, batch.user_B), target_BE.unflatten(1, (-1, width))]
-        fields.append(lookup(self.table, batch.context_BC))
+        user_fields = [lookup(self.table, batch.context_BC)]
         users: dict[str, Tensor] = {}
         for place, name in enumerate(self.user_texts):
             if name in self.text.sides:
                 rows_B = batch.user_text_BT.select(1, place)
                 if prepared is None:
                     users[name] = self._adapted(name, rows_B, vectors[name])
-                    fields.append(self._text_field(users[name]))
+                    user_fields.append(self._text_field(users[name]))
                 else:
-                    fields.append(prepared.user_fields[name].index_select(0, rows_B))
+                    user_fields.append(prepared.user_fields[name].index_select(0, rows_B))
                     if self.text.n_relations:
                         users[name] = prepared.users[name].index_select(0, rows_B)
+        item_fields = [target_BE.unflatten(1, (-1, width))]
         related = self.text.relate(Texts(texts, target_rows, history_rows, batch.liked_BL, users))
-        fields += [self._text_field(field) for field in related]
+        item_fields += [self._text_field(field) for field in related]
         if similarity is not None:
-            fields.append(similarity)
+            item_fields.append(similarity)
         nothing = torch.zeros(0, 0, dtype=torch.int32)
         channels = [
             Channel(items_VE, history_rows, target_BE, values_VA, values_VA.index_select(0, target_rows)),
             Channel(self._ratings(), batch.rating_BL, None, nothing, nothing),
         ]
-        rows = len(batch.item_B)
+        rows, before = len(batch.item_B), self._entities(tables.users, batch.user_B)
+        fields = [before, *item_fields, *user_fields]
         fields_BFD = torch.cat([field.expand(rows, -1, -1) for field in fields], dim=1)
-        own = _ranges([(field.shape[1], len(field) == rows) for field in fields]) if len(history_rows) < rows else None
+        n_before, n_own = before.shape[1], sum(field.shape[1] for field in item_fields)
+        own = slice(n_before, n_before + n_own) if len(history_rows) < rows else None
         return self.network(Inputs(fields_BFD, channels, batch.history_BL != 0, batch.liked_BL, own))
 
     def _items(
@@ -149,12 +150,6 @@ class CTRModel(nn.Module):
     def _ratings(self) -> Tensor:
         own = self.table[self.rating.offset : self.rating.offset + self.rating.size]
         return torch.cat([torch.zeros_like(own[:1]), own])
-
-
-def _ranges(parts: Sequence[tuple[int, bool]]) -> tuple[tuple[int, int], ...]:
-    """Where the chosen parts lie, (from, to), of parts of given sizes in a row."""
-    ends = accumulate(size for size, _ in parts)
-    return tuple((end - size, end) for end, (size, chosen) in zip(ends, parts, strict=True) if chosen)
 
 
 def _distinct(rows_B: Tensor, rows_BL: Tensor | None, size: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -179,7 +179,7 @@ class Recommender:
                 similarity=NO_SIMILARITY,
                 max_history=self._samples.max_history,
             )
-            similarity = self._similarity(user, versions, user_text)
+            similarity = self._similarity(user, versions)
             batch = replace(batch, similarity_BS=torch.from_numpy(similarity))
             return self._model(batch, self._vectors, prepared=self._prepared).sigmoid().numpy()
 

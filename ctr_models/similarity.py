@@ -11,7 +11,10 @@ import numpy as np
 from ctr_models.tables import Tables
 from ctr_models.text import TextSet, TextStatistics
 
-SIMILARITIES = ("mean_liked", "max_liked", "mean_disliked", "max_disliked", "vote_near", "vote_wide")
+SIMILARITIES = (
+    *("mean_liked", "max_liked", "mean_disliked", "max_disliked"),
+    *("vote_near", "rating_near", "vote_wide", "rating_wide"),
+)
 VOTES = (0.05, 0.2)
 """Widths of the two cosine kernels, one four times the other: how far a vote of the history reaches."""
 PRIOR = 0.02
@@ -38,7 +41,8 @@ def compare(
         return out
     order = np.argsort(user, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(user[order])) + 1)
-    start, liked, acted = tables.start.numpy(), tables.liked.numpy(), tables.item.numpy()
+    start, acted = tables.start.numpy(), tables.item.numpy()
+    liked, stars = tables.liked.numpy(), tables.stars.numpy()
     of_items = [text for text in texts if text.entity == "item"]
     of_users = [text for text in texts if text.entity == "user"]
     rows = tables.items.text.numpy()
@@ -54,6 +58,7 @@ def compare(
                 rows[item[mine], place],
                 rows[acted[past], place],
                 liked[past],
+                stars[past],
                 np.stack([np.maximum(until - window, 0), until], axis=1) - (past.start - first),
             )
         column += len(SIMILARITIES)
@@ -68,14 +73,15 @@ def compare(
 
 
 def similarities(
-    text: TextSet, targets: np.ndarray, history: np.ndarray, liked: np.ndarray, windows: np.ndarray
+    text: TextSet, targets: np.ndarray, history: np.ndarray, liked: np.ndarray, stars: np.ndarray, windows: np.ndarray
 ) -> np.ndarray:
-    """Each target beside one user's history; float32 [T, 6], columns `SIMILARITIES`, NaN where nothing is to compare.
+    """Each target beside one user's history; float32 [T, 8], columns `SIMILARITIES`, NaN where nothing is to compare.
 
-    targets: int [T] and history: int [H], rows of the text's vectors, 0 where there is none; liked: bool [H]; windows:
-    int [T, 2], the part [from, to) of the history that each target may see. Mean and greatest cosine to liked and to
-    disliked items, and two votes sum_h K(cos) (liked_h - mean liked) / (sum_h K(cos) + prior) with
-    K(c) = exp((c - 1) / width), the kernel regression of Nadaraya and Watson (1964).
+    targets: int [T] and history: int [H], rows of the text's vectors, 0 where there is none; liked: bool [H]; stars:
+    float [H], the ratings; windows: int [T, 2], the part [from, to) of the history that each target may see. Mean and
+    greatest cosine to liked and to disliked items, and of two kernels each a vote and a rating, sum_h K(cos_h)
+    (o_h - mean o) / (sum_h K(cos_h) + prior), o being liked_h or stars_h (0 for one not rated), K(c) =
+    exp((c - 1) / width): the kernel regression of Nadaraya and Watson (1964).
     """
     out = np.full((len(targets), len(SIMILARITIES)), np.nan, np.float32)
     for start in range(0, len(targets), 1024):
@@ -87,29 +93,28 @@ def similarities(
         if len(places):
             seen = (places >= windows[block, :1]) & (places < windows[block, 1:])
             cosine = text.unit[targets[block]] @ text.unit[history[places]].T
-            out[block] = _seen(cosine, len(sides[0]), seen.astype(np.float32))
+            out[block] = _seen(cosine, len(sides[0]), stars[places], seen.astype(np.float32))
     return out
 
 
-def _seen(cosine: np.ndarray, n_liked: int, seen: np.ndarray) -> np.ndarray:
-    """All six where each target sees the places at which `seen` [T, H] is 1; the first `n_liked` places are liked."""
+def _seen(cosine: np.ndarray, n_liked: int, stars: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """All eight where each target sees the places at which `seen` [T, H] is 1; the first `n_liked` places are liked."""
     out = np.full((len(cosine), len(SIMILARITIES)), np.nan, np.float32)
-    wide = _kernel(cosine) * seen
-    near = np.square(np.square(wide))
-    counts, votes = np.zeros((len(cosine), 2), np.float32), np.zeros((2, len(cosine), 2), np.float32)
     for side, part in enumerate((slice(0, n_liked), slice(n_liked, None))):
-        counts[:, side] = seen[:, part].sum(axis=1)
-        some = counts[:, side] > 0
+        counts = seen[:, part].sum(axis=1)
+        some = counts > 0
         mean = np.einsum("th,th->t", cosine[:, part], seen[:, part])
         best = np.where(seen[:, part] > 0, cosine[:, part], -2).max(axis=1, initial=-2)
-        out[some, 2 * side] = mean[some] / counts[some, side]
+        out[some, 2 * side] = mean[some] / counts[some]
         out[some, 2 * side + 1] = best[some]
-        votes[0, :, side], votes[1, :, side] = near[:, part].sum(axis=1), wide[:, part].sum(axis=1)
-    total = counts.sum(axis=1)
-    any_ = total > 0
-    rate = counts[any_, 0] / total[any_]
-    for column, weights in ((4, votes[0]), (5, votes[1])):
-        out[any_, column] = _vote(weights[any_, 0], weights[any_, 1], rate)
+    given_H2 = np.stack([np.ones_like(stars), ~np.isnan(stars)], axis=1).astype(np.float32)
+    opinion_H2 = np.stack([np.arange(len(stars)) < n_liked, np.nan_to_num(stars)], axis=1).astype(np.float32)
+    mean_T2 = (seen @ opinion_H2) / np.maximum(seen @ given_H2, 1)
+    wide = _kernel(cosine) * seen
+    any_ = seen.any(axis=1)
+    for column, kernel in ((4, np.square(np.square(wide))), (6, wide)):
+        pull_T2 = kernel @ opinion_H2 - mean_T2 * (kernel @ given_H2)
+        out[any_, column : column + 2] = (pull_T2 / (kernel.sum(axis=1, keepdims=True) + np.float32(PRIOR)))[any_]
     return out
 
 
@@ -118,12 +123,6 @@ def _kernel(cosine: np.ndarray) -> np.ndarray:
     weight = cosine - np.float32(1)
     weight *= np.float32(1 / VOTES[1])
     return np.exp(weight, out=weight)
-
-
-def _vote(liked: np.ndarray, disliked: np.ndarray, rate: np.ndarray) -> np.ndarray:
-    """liked, disliked: the summed weights of those items [T]; rate: the liked share of the history."""
-    total = liked + disliked
-    return (liked - rate * total) / (total + np.float32(PRIOR))
 
 
 def similarity_names(sets: Sequence[TextStatistics]) -> list[str]:

@@ -3,7 +3,8 @@
 Row 0 of every matrix is 'absent'. Vectors are centred on the mean over the texts of training rows: sentence embeddings
 share a large common part that tells nothing, and uncentred cosines are all alike. They are then turned onto their
 principal components, of which the first are kept, and by default whitened, each to unit variance. What these texts
-differ in is all they are asked for, and a fact told in a rare word counts as much as one told in a loud one.
+differ in is all they are asked for, and a fact told in a rare word counts as much as one told in a loud one. Cosines
+have no weights to learn what matters: for them directions are only half whitened, to the root of their deviation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,12 +43,18 @@ class TextStatistics:
         """How many dimensions a model sees."""
         return self.components.shape[1]
 
+    @property
+    def deviations(self) -> np.ndarray:
+        """What whitening has divided by: the deviation along each direction, float32 [kept]; all alike without."""
+        return 1 / np.linalg.norm(self.components, axis=0)
+
 
 @dataclass(frozen=True)
 class TextSet:
     """One feature set as a model sees it.
 
-    vectors: float32 [1 + texts, kept], whitened, row 0 (absent) zero; unit: the same, each of length 1. rows: int32
+    vectors: float32 [1 + texts, kept], whitened, row 0 (absent) zero; unit: half whitened, each of length 1, to compare
+    texts by. rows: int32
     [1 + entities], the newest vector row of each user or item in the dataset's order, row 0 nobody's; history: int32
     [interactions] for item sets, the row that was known when the user acted, else empty.
     """
@@ -136,7 +143,7 @@ def text_set(snapshot: Snapshot, statistics: TextStatistics) -> TextSet:
     return TextSet(
         statistics,
         torch.from_numpy(vectors),
-        unit(vectors),
+        unit(vectors * np.sqrt(statistics.deviations)),
         np.concatenate([[0], rows["vector_row"].fill_null(0).to_numpy()]).astype(np.int32),
         _history_rows(snapshot, feature) if feature.entity == "item" else np.zeros(0, np.int32),
     )

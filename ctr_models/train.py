@@ -32,6 +32,9 @@ from storage.errors import DataError
 
 SCORE_BATCH = 8192
 
+RECIPE = 2
+"""One more whenever the same configuration and data train another model: what was trained before is trained again."""
+
 
 class TrainConfig(BaseModel, extra="forbid", frozen=True):
     """How models are trained, the same for all of a run."""

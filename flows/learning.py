@@ -14,7 +14,7 @@ from ctr_models import runs, samples
 from ctr_models.controls import permuted
 from ctr_models.evaluate import Evaluation, compare, evaluation, read_pairs, report
 from ctr_models.samples import Samples
-from ctr_models.train import Run, fit, score
+from ctr_models.train import RECIPE, Run, fit, score
 from flows import protocols
 from flows.config import RunConfig
 from flows.digests import digest
@@ -196,4 +196,5 @@ def _key(config: RunConfig, name: str, arm: str, view: Snapshot) -> str:
     lineage = json.loads(json.dumps(lineage, default=str))
     for made in lineage.get("features", {}).values():
         made.pop("version", None)
-    return digest([arm, lineage, config.models[name].model_dump(mode="json"), config.train.model_dump(mode="json")])
+    model, train = config.models[name].model_dump(mode="json"), config.train.model_dump(mode="json")
+    return digest([RECIPE, arm, lineage, model, train])

@@ -102,14 +102,14 @@ class Inputs:
     """What a network sees. fields_BFD; channels of the history, newest first; mask_BL: a place is filled; liked_BL.
 
     The history (rows_BL, mask_BL, liked_BL) may have one row that holds for all of the batch: one user's candidates.
-    own: ranges of the fields that differ between its rows then; None where any may.
+    own: the fields that differ between its rows then; None where any may.
     """
 
     fields_BFD: Tensor
     channels: Sequence[Channel]
     mask_BL: Tensor
     liked_BL: Tensor
-    own: tuple[tuple[int, int], ...] | None = None
+    own: slice | None = None
 
 
 def repeated(inputs: Inputs) -> Inputs:

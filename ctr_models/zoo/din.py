@@ -47,7 +47,7 @@ class Network(nn.Module):
         score_BL = self.score(self.activation(hidden_BLA.flatten(0, 1))).view(hidden_BLA.shape[:2])
         scores_B2L = torch.stack([score_BL * inputs.liked_BL, score_BL * (inputs.mask_BL & ~inputs.liked_BL)], dim=1)
         interest_B2E = scores_B2L @ items_BLE
-        return self.mlp(torch.cat([inputs.fields_BFD.flatten(1), interest_B2E.flatten(1)], dim=1)).squeeze(1)
+        return self.mlp.of_fields(inputs.fields_BFD, inputs.own, interest_B2E.flatten(1)).squeeze(1)
 
     def _of_each_row(self, inputs: Inputs, query_BE: Tensor, items_BLE: Tensor) -> Tensor:
         """W [q; k; q - k; q * k] = (Wq + Wd) q + (Wk - Wd) k + Wp (q * k), the middle one a table of distinct items."""

@@ -81,12 +81,20 @@ def test_vectors_are_centred_on_what_training_rows_find(world: World) -> None:
     assert [item.name, user.name] == ["item_knowledge", "user_preference"]
 
 
-def test_similarities_follow_their_definition(world: World) -> None:
-    snapshot = world(missing=0.2)
-    samples = encode(snapshot, CONFIG)
+def partly_rated(snapshot: Snapshot) -> Snapshot:
+    """The same without a fifth of the ratings: what is not rated is not liked."""
+    rating = pl.when(pl.int_range(pl.len()) % 5 > 0).then("rating")
+    interactions = snapshot.dataset.interactions.with_columns(rating)
+    return replace(snapshot, dataset=replace(snapshot.dataset, interactions=interactions))
+
+
+@pytest.mark.parametrize("whiten", [True, False])
+def test_similarities_follow_their_definition(world: World, whiten: bool) -> None:
+    snapshot = partly_rated(world(missing=0.2))
+    samples = encode(snapshot, CONFIG.model_copy(update={"whiten": whiten}))
     names = similarity_names([text.statistics for text in samples.texts])
-    matrix = samples.texts[0].vectors.numpy()
-    wished = samples.texts[1].vectors.numpy()
+    half = [text.vectors.numpy() * text.statistics.deviations**0.5 for text in samples.texts]
+    matrix, wished = half
     texts = dict(snapshot.features["item_knowledge"].rows.select("entity_id", "vector_row").rows())
 
     def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -99,7 +107,10 @@ def test_similarities_follow_their_definition(world: World) -> None:
         newest = [r for r in past(snapshot, sample)[-7:] if r["item_id"] in texts]
         expected = dict.fromkeys(names, np.nan)
         if target is not None and newest:
-            sims = [(cosine(matrix[target + 1], matrix[texts[r["item_id"]] + 1]), r["rating"] > 3) for r in newest]
+            cosines = [cosine(matrix[target + 1], matrix[texts[r["item_id"]] + 1]) for r in newest]
+            sims = [(c, (r["rating"] or 0) > 3) for c, r in zip(cosines, newest, strict=True)]
+            stars = [r["rating"] for r in newest]
+            usual = np.mean([star for star in stars if star is not None] or [0])
             for name, wanted in (("liked", True), ("disliked", False)):
                 part = [c for c, liked in sims if liked == wanted]
                 if part:
@@ -110,6 +121,8 @@ def test_similarities_follow_their_definition(world: World) -> None:
                 weights = [np.exp((c - 1) / width) for c, _ in sims]
                 vote = sum(w * (liked - rate) for w, (_, liked) in zip(weights, sims, strict=True))
                 expected[f"item_knowledge.vote_{name}"] = vote / (sum(weights) + PRIOR)
+                pull = sum(w * (star - usual) for w, star in zip(weights, stars, strict=True) if star is not None)
+                expected[f"item_knowledge.rating_{name}"] = pull / (sum(weights) + PRIOR)
         row = sample["user_preference_row"]
         if target is not None and row >= 0:
             expected["user_preference.item_knowledge"] = cosine(wished[row + 1], matrix[target + 1])
@@ -119,14 +132,14 @@ def test_similarities_follow_their_definition(world: World) -> None:
 
 @pytest.mark.parametrize("missing", [0.0, 0.2])
 def test_candidates_of_one_user_are_compared_as_rows_are(world: World, missing: float) -> None:
-    samples = encode(world(missing=missing), CONFIG)
+    samples = encode(partly_rated(world(missing=missing)), CONFIG)
     tables, items = samples.tables, samples.tables.current[1:]
     near = CandidateSimilarity(tables, samples.texts, window=11)
     for user in range(1, len(tables.user_ids) + 1):
         n_before, user_text = int(tables.start[user + 1] - tables.start[user]), tables.users.text.numpy()[user]
         rows = [np.full(len(items), user), items, np.full(len(items), n_before), np.tile(user_text, (len(items), 1))]
         expected = compare(tables, samples.texts, *rows, window=11)
-        got = near(user, items, user_text)
+        got = near(user, items)
 
         np.testing.assert_allclose(got, expected, atol=1e-5)
 

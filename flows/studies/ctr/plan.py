@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ctr_models import runs
+from ctr_models.train import RECIPE
 from flows.digests import digest
 from flows.learning import run_name
 from flows.studies.ctr.config import CONFIGURED, CTRStudyConfig
@@ -182,7 +183,7 @@ class Plan:
         model, name, fraction, seed = place
         arm = self.arms[name]
         read = [[feature, self.features.get(feature)] for feature in arm.features]
-        made_of = [self.lineage, read, arm.vectors, fraction, seed, [one.said() for one in tried]]
+        made_of = [RECIPE, self.lineage, read, arm.vectors, fraction, seed, [one.said() for one in tried]]
         looks = self._looks(count(self.rows["train"], fraction)) * len(tried)
         return Fit(model, name, fraction, seed, tuple(tried), digest(made_of), looks)
 
