@@ -81,11 +81,11 @@ def test_it_overfits_a_batch(kind: str, text: str) -> None:
     loss = torch.tensor(torch.inf)
     for _ in range(150):
         loss = torch.nn.functional.binary_cross_entropy_with_logits(model(batch, vectors), labels)
+        if loss.item() < 0.01:
+            break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if loss.item() < 0.01:
-            break
     wrong = ((logits(model.eval(), data, batch) > 0) != (labels > 0)).sum()
 
     if kind in ADDITIVE:
