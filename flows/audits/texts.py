@@ -106,10 +106,16 @@ def prompt_shows_a_later_rating(audited: Audited) -> Iterator[str]:
 
 
 def prompt_names_a_user(audited: Audited) -> Iterator[str]:
-    """A prompt that holds the id of a user: it leaves the machine, and it is a key to the answer for a model."""
-    for name, feature in _of_users(audited):
-        for user, source in feature.rows.select("entity_id", "source_hash").iter_rows():
-            if len(user) >= 4 and re.search(rf"(?<!\w){re.escape(user)}(?!\w)", audited.messages.get(source, "")):
+    """A prompt that holds the id of a user: it leaves the machine, and it is a key to the answer for a model.
+
+    Within the title of an item of the user it is something else: user 1996 may well have seen "Fargo (1996)".
+    """
+    for name, user, _, _, whole in _prompts(audited):
+        held = re.compile(rf"(?<!\w){re.escape(user)}(?!\w)")
+        if len(user) >= 4 and held.search(whole):
+            for title in sorted(set(audited.lives[user].titles), key=len, reverse=True):
+                whole = whole.replace(title, "")
+            if held.search(whole):
                 yield f"{name}: the prompt of user {user!r} holds the id"
 
 

@@ -333,6 +333,20 @@ def test_a_planted_leak_is_found(leak: str, clean: Audited) -> None:
     assert check in {line.split(":")[0] for line in found}, found
 
 
+def test_an_id_within_a_title_is_no_id(clean: Audited) -> None:
+    """User 1996 has seen a film of 1996, and is no more named by that than by its other titles."""
+    user = clean.snapshot.features[USER].rows["entity_id"][0]
+    title = clean.lives[user].titles[0]
+    again = {title: f"{title} ({user})"}
+    film = tables(clean, items=clean.dataset.items.with_columns(pl.col("title").replace(again)))
+    film = prompt(film, lambda said, row: said.replace(f"- {title}", f"- {again[title]}"))
+
+    assert any(f"({user})" in said for said in film.messages.values())
+    assert [line for line in findings(film) if line.startswith("prompt_names_a_user")] == []
+    named = prompt(film, lambda said, row: f"{said} User {user}." if row["entity_id"] == user else said)
+    assert [line for line in findings(named) if line.startswith("prompt_names_a_user")]
+
+
 def test_every_check_finds_something_planted() -> None:
     from flows.audits import fitted, joins, splits, texts
 
