@@ -70,6 +70,7 @@ class CandidateSimilarity:
 
 
 def _laid_out(tables: Tables, rows: np.ndarray, text: TextSet, users: Sequence[TextSet], window: int) -> _ItemText:
+    """rows: of the text, by item version; users: the user texts of its encoder; window: as of `CandidateSimilarity`."""
     start, acted, liked = tables.start.numpy(), tables.item.numpy()[:-1], tables.liked.numpy()[:-1]
     size = len(start) - 1
     user = np.repeat(np.arange(size), np.diff(start))

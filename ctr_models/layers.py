@@ -30,19 +30,18 @@ def mean_pool(table_VE: Tensor, rows_BL: Tensor) -> Tensor:
     return pool(table_VE, rows_BL) / (rows_BL != 0).sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def fields_linear(layer: nn.Linear, fields_BFD: Tensor, own: slice | None, others_BE: Tensor | None = None) -> Tensor:
-    """`layer` of the flattened fields, and then of others: [B, out]. own: fields that differ between rows; all if None.
+def fields_linear(layer: nn.Linear, fields_BFD: Tensor, own: slice | None) -> Tensor:
+    """`layer` of the flattened fields, its first inputs: [B, out]. own: fields that differ between rows; all if None.
 
     What the first row has in common with the others is multiplied once: W x_b = W x_1 + W_own (x_b - x_1).
     """
     flat = fields_BFD.flatten(1)
+    weight = layer.weight[:, : flat.shape[1]]
     if own is None:
-        return layer(flat if others_BE is None else torch.cat([flat, others_BE], dim=1))
-    width, first = fields_BFD.shape[2], flat[:1]
-    same = functional.linear(first, layer.weight[:, : flat.shape[1]], layer.bias)
-    columns = slice(own.start * width, own.stop * width)
-    out = torch.addmm(same, flat[:, columns] - first[:, columns], layer.weight[:, columns].T)
-    return out if others_BE is None else torch.addmm(out, others_BE, layer.weight[:, flat.shape[1] :].T)
+        return functional.linear(flat, weight, layer.bias)
+    columns = slice(own.start * fields_BFD.shape[2], own.stop * fields_BFD.shape[2])
+    same = functional.linear(flat[:1], weight, layer.bias)
+    return torch.addmm(same, flat[:, columns] - flat[:1, columns], weight[:, columns].T)
 
 
 def pairwise_products(fields_BFD: Tensor) -> Tensor:
@@ -116,11 +115,13 @@ class MLP(nn.Sequential):
             width = size
         super().__init__(*layers, nn.Linear(width, out))
 
-    def of_fields(self, fields_BFD: Tensor, own: slice | None, others_BE: Tensor | None = None) -> Tensor:
-        """`self`, its first layer being `fields_linear`."""
+    def of_fields(self, fields_BFD: Tensor, own: slice | None, beside_BH: Tensor | None = None) -> Tensor:
+        """`self`, its first layer being `fields_linear`; beside_BH: what its further inputs add to that layer."""
         first, *others = self
         assert isinstance(first, nn.Linear)
-        values = fields_linear(first, fields_BFD, own, others_BE)
+        values = fields_linear(first, fields_BFD, own)
+        if beside_BH is not None:
+            values = values + beside_BH
         for layer in others:
             values = layer(values)
         return values

@@ -9,6 +9,7 @@ that all that does not depend on the pair is computed once for each row, or once
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ctr_models.layers import MLP, lookup
 from ctr_models.zoo import Hidden, Inputs, NetworkConfig, Shape
@@ -40,14 +41,22 @@ class Network(nn.Module):
         targets = [channel.target_BE for channel in inputs.channels if channel.target_BE is not None]
         query_BE = torch.cat(targets, dim=1)
         items_BLE = torch.cat([c.elements_BLE() for c in inputs.channels if c.target_BE is not None], dim=2)
-        if len(items_BLE) == 1 and not torch.is_grad_enabled():
+        one_history = len(items_BLE) == 1 and not torch.is_grad_enabled()
+        if one_history:
             hidden_BLA = self._of_one_history(inputs, query_BE, items_BLE[0])
         else:
             hidden_BLA = self._of_each_row(inputs, query_BE, items_BLE)
         score_BL = self.score(self.activation(hidden_BLA.flatten(0, 1))).view(hidden_BLA.shape[:2])
         scores_B2L = torch.stack([score_BL * inputs.liked_BL, score_BL * (inputs.mask_BL & ~inputs.liked_BL)], dim=1)
-        interest_B2E = scores_B2L @ items_BLE
-        return self.mlp.of_fields(inputs.fields_BFD, inputs.own, interest_B2E.flatten(1)).squeeze(1)
+        first = self.mlp[0]
+        assert isinstance(first, nn.Linear)
+        weight_H2E = first.weight[:, inputs.fields_BFD[0].numel() :]
+        if one_history:  # W (s items) = s (W items)
+            sides = [items_BLE[0] @ weight_HE.T for weight_HE in weight_H2E.chunk(2, dim=1)]
+            interest_BH = scores_B2L.flatten(1) @ torch.cat(sides)
+        else:
+            interest_BH = functional.linear((scores_B2L @ items_BLE).flatten(1), weight_H2E)
+        return self.mlp.of_fields(inputs.fields_BFD, inputs.own, interest_BH).squeeze(1)
 
     def _of_each_row(self, inputs: Inputs, query_BE: Tensor, items_BLE: Tensor) -> Tensor:
         """W [q; k; q - k; q * k] = (Wq + Wd) q + (Wk - Wd) k + Wp (q * k), the middle one a table of distinct items."""
