@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ctr_models.sequential.histories import parts
 from ctr_models.sequential.losses import LossConfig, Softmax
@@ -41,6 +42,8 @@ class TrainConfig(BaseModel, extra="forbid", frozen=True):
     """Epochs between two evaluations."""
     validation_queries: PositiveInt | None = None
     """At most so many queries choose the epoch, the same in every epoch; all if None."""
+    decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """What is left of the learning rate after more than `patience // 3` evaluations without a better one."""
     clip: NonNegativeFloat = 0.0
     """Largest length of the gradient; 0 does not clip."""
     seed: NonNegativeInt = 0
@@ -111,6 +114,9 @@ def fit(
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
         )
+        plateau: ReduceLROnPlateau | None = None
+        if config.decay is not None:
+            plateau = ReduceLROnPlateau(optimizer, "max", config.decay, config.patience // 3, threshold=0)
         hidden_share = float(getattr(options, "hidden_share", 0.0))
         asked = data.queries["validation"].sample(config.validation_queries)
         batches = math.ceil(len(places) / config.batch_size)
@@ -132,12 +138,18 @@ def fit(
                 if progress:
                     progress(Progress(epoch, config.epochs, step + 1, batches, best_ndcg))
             seconds += time.perf_counter() - started
-            record: dict[str, float] = {"epoch": epoch, "loss": total / max(1, answered)}
+            record: dict[str, float] = {
+                "epoch": epoch,
+                "loss": total / max(1, answered),
+                "learning_rate": optimizer.param_groups[0]["lr"],
+            }
             records.append(record)
             if epoch % config.evaluate_every and epoch != config.epochs:
                 continue
             scorer = ModelScorer(model, data.n_items, text and text.items)
             record["ndcg@10"] = float(ndcg(rank(scorer, asked).ranks, 10).mean())
+            if plateau is not None:
+                plateau.step(record["ndcg@10"])
             if not best or record["ndcg@10"] > best_ndcg:
                 best_epoch, best_ndcg, waited = epoch, record["ndcg@10"], 0
                 best = {name: value.clone() for name, value in model.state_dict().items()}

@@ -65,6 +65,20 @@ def test_a_loaded_run_scores_to_the_last_bit(tmp_path: Path, kind: str, init: It
     assert save_run(tmp_path, "next", run).number == first.number
 
 
+def test_the_learning_rate_falls_where_validation_does_not_rise() -> None:
+    options = plugins.load(zoo, "sasrec").Config(width=16, learning_rate=0.01)
+    config = TrainConfig(max_length=12, epochs=40, batch_size=16, threads=1, patience=6, decay=0.1)
+    epochs = fit(make_sequences(), kind="sasrec", options=options, config=config).metrics["epochs"]
+
+    rate, best, waited = 0.01, -1.0, 0
+    for epoch in epochs:
+        assert epoch["learning_rate"] == pytest.approx(rate)
+        best, waited = (epoch["ndcg@10"], 0) if epoch["ndcg@10"] > best else (best, waited + 1)
+        if waited > 2:  # a third of the patience
+            rate, waited = rate * 0.1, 0
+    assert epochs[-1]["learning_rate"] < 0.01
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path: Path) -> None:
     data = make_sequences()
     versions = [save_run(tmp_path, "next", trained(data, seed=seed)).number for seed in (0, 0, 1)]
