@@ -117,9 +117,9 @@ def _fill(text: _ItemText, user: int, targets: np.ndarray, out: np.ndarray) -> N
         weights[4] = text.stars[first:end]
         sums = weights @ values
         np.divide(sums[1:, 3:], sums[1:, 2:3] + PRIORS, out=out[4:8].reshape(2, 2, -1))
+        out[0:4:2] = sums[0, :2]
         for side, part in enumerate((steep[:n_liked], steep[n_liked:n])):
             if len(part):
-                out[2 * side] = sums[0, side]
                 part.max(axis=0, out=out[2 * side + 1])
             else:
                 out[2 * side : 2 * side + 2] = np.nan
