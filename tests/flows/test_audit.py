@@ -34,8 +34,9 @@ USER, ITEM = "user_preference", "item_knowledge"
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """A clean world: template texts, hashing encoder, one trained model."""
-    config = tiny(tmp_path_factory.mktemp("audit"), "train.epochs=1", users=50)[1]
+    """A clean world: template texts, hashing encoder, one trained model and its controls."""
+    arms = 'compare.arms=["without", "with", "permuted"]'
+    config = tiny(tmp_path_factory.mktemp("audit"), "train.epochs=1", arms, users=50)[1]
     steps.ingest(config)
     for name in config.features:
         steps.generate(config, name)
@@ -54,7 +55,7 @@ def clean(config: RunConfig) -> Audited:
 
 def test_the_clean_world_raises_no_alarm(config: RunConfig, clean: Audited) -> None:
     assert findings(clean) == []
-    assert audit(config) == {"leaks": [], "runs": ["deepfm", "deepfm.without"], "not_audited": []}
+    assert audit(config) == {"leaks": [], "runs": ["deepfm", "deepfm.permuted", "deepfm.without"], "not_audited": []}
 
 
 def test_the_command_says_what_it_found_and_how_it_ends(config: RunConfig) -> None:
@@ -62,7 +63,7 @@ def test_the_command_says_what_it_found_and_how_it_ends(config: RunConfig) -> No
     done = subprocess.run([*COMMAND, "audit", "-c", str(path)], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert "2 runs and all feature sets audited: 0 leaks" in done.stdout
+    assert "3 runs and all feature sets audited: 0 leaks" in done.stdout
 
 
 # ------------------------------------------------------------------------------------------------ what is planted
