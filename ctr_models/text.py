@@ -54,9 +54,8 @@ class TextSet:
     """One feature set as a model sees it.
 
     vectors: float32 [1 + texts, kept], whitened, row 0 (absent) zero; unit: half whitened, each of length 1, to compare
-    texts by. rows: int32
-    [1 + entities], the newest vector row of each user or item in the dataset's order, row 0 nobody's; history: int32
-    [interactions] for item sets, the row that was known when the user acted, else empty.
+    texts by. rows: int32 [1 + entities], the newest vector row of each user or item in the dataset's order, row 0
+    nobody's; history: int32 [interactions] for item sets, the row that was known when the user acted, else empty.
     """
 
     statistics: TextStatistics
