@@ -1,10 +1,8 @@
-"""Which building blocks do networks over sequences share? A Transformer block, and places counted from the end."""
+"""Which building blocks do networks over sequences share? Dropout and attention."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from ctr_models.sequential.zoo import Inputs
 
 
 class Dropout(nn.Module):
@@ -23,22 +21,8 @@ class Dropout(nn.Module):
         return values * kept.to(values.dtype).mul_(256 / (256 - self._dropped))
 
 
-class Places(nn.Module):
-    """A learned vector for each place, counted from the newest: the last item has the same place in every sequence."""
-
-    def __init__(self, max_length: int, width: int) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.randn(max_length, width) * 0.02)
-
-    def forward(self, inputs: Inputs) -> Tensor:
-        """[B, L, E], to be added to the elements."""
-        many = inputs.elements_BLE.shape[1]
-        back_BL = inputs.length_B[:, None] - 1 - torch.arange(many)
-        return functional.embedding(back_BL.clamp(min=0), self.table)
-
-
 class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al. 2017). Dropout falls on its output, not on its weights.
+    """Multi-head attention (Vaswani et al. 2017). Dropout falls on its output, not on its weights.
 
     Weights that are dropped have to be written out for every pair of places; without, they never exist in memory.
     """
@@ -49,29 +33,19 @@ class Attention(nn.Module):
         self.inward = nn.Linear(width, 3 * width)
         self.outward = nn.Linear(width, width)
 
-    def forward(self, values_BLE: Tensor, length_B: Tensor | None) -> Tensor:
+    def forward(self, queries_BLE: Tensor, values_BLE: Tensor, length_B: Tensor | None) -> Tensor:
         """length_B: None for causal attention; else every filled place sees every filled place."""
-        parts = self.inward(values_BLE).unflatten(2, (3, self._heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = parts.unbind(0)  # [B, H, L, D]
+        if queries_BLE is values_BLE:
+            parts = self.inward(values_BLE)
+        else:
+            sizes = [values_BLE.shape[2], 2 * values_BLE.shape[2]]
+            layers = zip(self.inward.weight.split(sizes), self.inward.bias.split(sizes), strict=True)
+            each = zip((queries_BLE, values_BLE), layers, strict=True)
+            parts = torch.cat([functional.linear(values, *layer) for values, layer in each], dim=2)
+        query, key, value = parts.unflatten(2, (3, self._heads, -1)).permute(2, 0, 3, 1, 4)  # [B, H, L, D]
         seen = None if length_B is None else filled(length_B, values_BLE.shape[1])[:, None, None]
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=seen is None)
         return self.outward(mixed.transpose(1, 2).flatten(2))
-
-
-class Block(nn.Module):
-    """x + dropout(f(norm(x))) for attention and then for a feed-forward layer, as SASRec has it (its section 3.2)."""
-
-    def __init__(self, width: int, heads: int, hidden: int, *, dropout: float, activation: nn.Module) -> None:
-        super().__init__()
-        self.attention = Attention(width, heads)
-        self.forward_layer = nn.Sequential(nn.Linear(width, hidden), activation, nn.Linear(hidden, width))
-        self.norm, self.second_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, values_BLE: Tensor, length_B: Tensor | None) -> Tensor:
-        """length_B as in `Attention`."""
-        values_BLE = values_BLE + self.dropout(self.attention(self.norm(values_BLE), length_B))
-        return values_BLE + self.dropout(self.forward_layer(self.second_norm(values_BLE)))
 
 
 def filled(length_B: Tensor, many: int) -> Tensor:

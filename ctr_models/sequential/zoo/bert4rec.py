@@ -5,10 +5,12 @@ Blocks normalise before each layer and not after it as in the paper, so that the
 
 from typing import Annotated
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+from torch.nn import functional
 
-from ctr_models.sequential.blocks import Block, Dropout, Places
+from ctr_models.sequential.blocks import Attention, Dropout
 from ctr_models.sequential.zoo import Inputs, NetworkConfig, Objective
 
 OBJECTIVE: Objective = "masked_item"
@@ -26,21 +28,40 @@ class Config(NetworkConfig, frozen=True):
 
 
 class Network(nn.Module):
-    """norm(gelu(linear(norm(block(block(dropout(item + place))))))), the head of equation 7."""
+    """norm(gelu(linear(norm(block(block(dropout(item + place))))))), the head of equation 7.
+
+    Places are counted from the newest item: a question always hides the last one.
+    """
 
     def __init__(self, config: Config, max_length: int) -> None:
         super().__init__()
         width = config.width
-        self.places, self.dropout = Places(max_length, width), Dropout(config.dropout)
+        self.places, self.dropout = nn.Parameter(torch.randn(max_length, width) * 0.02), Dropout(config.dropout)
         self.first_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(
-            Block(width, config.heads, config.feed_forward * width, dropout=config.dropout, activation=nn.GELU())
-            for _ in range(config.blocks)
-        )
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
 
     def forward(self, inputs: Inputs) -> Tensor:
-        values_BLE = self.dropout(self.first_norm(inputs.elements_BLE + self.places(inputs)))
+        back_BL = inputs.length_B[:, None] - 1 - torch.arange(inputs.elements_BLE.shape[1])
+        places_BLE = functional.embedding(back_BL.clamp(min=0), self.places)
+        values_BLE = self.dropout(self.first_norm(inputs.elements_BLE + places_BLE))
         for block in self.blocks:
             values_BLE = block(values_BLE, inputs.length_B)
         return self.head(values_BLE)
+
+
+class _Block(nn.Module):
+    """x + dropout(f(norm(x))) for attention and then for a feed-forward layer."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width, hidden = config.width, config.feed_forward * config.width
+        self.attention = Attention(width, config.heads)
+        self.forward_layer = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.norm, self.second_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, values_BLE: Tensor, length_B: Tensor) -> Tensor:
+        normed_BLE = self.norm(values_BLE)
+        values_BLE = values_BLE + self.dropout(self.attention(normed_BLE, normed_BLE, length_B))
+        return values_BLE + self.dropout(self.forward_layer(self.second_norm(values_BLE)))
