@@ -18,7 +18,7 @@ from ctr_models.text import TextSet
 SHARPER = 4
 """The near kernel is this power of the wide one, whose width is so many times larger: one exponential serves both."""
 STEEP = np.float32(1 / VOTES[1])
-"""Vectors are as long as its root, so that their products are what the wide kernel is the exponential of."""
+"""Of this many times a cosine the wide kernel is the exponential."""
 PRIORS = PRIOR * np.exp(STEEP * np.array([SHARPER, 1], np.float32)).reshape(2, 1, 1)
 """Of the near and the wide votes, whose kernels here are exp(c / width): both sides of the fraction are larger."""
 
@@ -89,7 +89,7 @@ def _laid_out(tables: Tables, rows: np.ndarray, text: TextSet, users: Sequence[T
     return _ItemText(
         np.ascontiguousarray(rows),
         bool(rows[1:].all()),
-        np.concatenate([text.unit, *(one.unit for one in users)]) * np.sqrt(STEEP),
+        np.concatenate([text.unit, *(one.unit for one in users)]),
         others[order].astype(np.int64),
         stars[order].astype(np.float32),
         np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=size))]),
@@ -104,26 +104,27 @@ def _fill(text: _ItemText, user: int, targets: np.ndarray, out: np.ndarray) -> N
     told, others = text.told[user], text.others[first:end]
     n, n_liked = len(others) - len(told), int(text.liked[user])
     values = np.empty((3, len(others), len(targets)), np.float32)
-    steep, near, wide = values
+    cosine, near, wide = values
     mine, theirs = text.vectors.take(targets, axis=0), text.vectors.take(others, axis=0)
     # torch keeps to the caller's number of threads
-    torch.mm(torch.from_numpy(theirs), torch.from_numpy(mine).T, out=torch.from_numpy(steep))
-    np.divide(steep[n:], STEEP, out=out[len(SIMILARITIES) :])
-    if not told.all():
-        out[len(SIMILARITIES) :][~told] = np.nan
+    torch.mm(torch.from_numpy(theirs), torch.from_numpy(mine).T, out=torch.from_numpy(cosine))
+    if len(told):
+        out[len(SIMILARITIES) :] = cosine[n:]
+        if not told.all():
+            out[len(SIMILARITIES) :][~told] = np.nan
     if n:
-        np.square(np.square(np.exp(steep, out=wide), out=near), out=near)
+        np.exp(np.multiply(cosine, STEEP, out=wide), out=wide)
+        np.square(np.square(wide, out=near), out=near)
         weights = _weights(n_liked, n, len(others)).copy()
         weights[4] = text.stars[first:end]
         sums = weights @ values
         np.divide(sums[1:, 3:], sums[1:, 2:3] + PRIORS, out=out[4:8].reshape(2, 2, -1))
         out[0:4:2] = sums[0, :2]
-        for side, part in enumerate((steep[:n_liked], steep[n_liked:n])):
+        for side, part in enumerate((cosine[:n_liked], cosine[n_liked:n])):
             if len(part):
                 part.max(axis=0, out=out[2 * side + 1])
             else:
                 out[2 * side : 2 * side + 2] = np.nan
-        out[:4] /= STEEP
     else:
         out[: len(SIMILARITIES)] = np.nan
     if not text.complete:

@@ -91,16 +91,14 @@ class CTRModel(nn.Module):
         target_BE = lookup(items_VE, target_rows)
         user_fields = [lookup(self.table, batch.context_BC)]
         users: dict[str, Tensor] = {}
-        for place, name in enumerate(self.user_texts):
-            if name in self.text.sides:
-                rows_B = batch.user_text_BT.select(1, place)
-                if prepared is None:
-                    users[name] = self._adapted(name, rows_B, vectors[name])
-                    user_fields.append(self._text_field(users[name]))
-                else:
-                    user_fields.append(prepared.user_fields[name].index_select(0, rows_B))
-                    if self.text.n_relations:
-                        users[name] = prepared.users[name].index_select(0, rows_B)
+        for name, rows_B in zip(self.user_texts, batch.user_text_BT.unbind(1), strict=True):
+            if prepared is None and name in self.text.sides:
+                users[name] = self._adapted(name, rows_B, vectors[name])
+                user_fields.append(self._text_field(users[name]))
+            elif prepared is not None and name in prepared.users:
+                user_fields.append(prepared.user_fields[name].index_select(0, rows_B))
+                if self.text.n_relations:
+                    users[name] = prepared.users[name].index_select(0, rows_B)
         item_fields = [target_BE.unflatten(1, (-1, width))]
         related = self.text.relate(Texts(texts, target_rows, history_rows, batch.liked_BL, users))
         item_fields += [self._text_field(field) for field in related]

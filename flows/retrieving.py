@@ -18,7 +18,7 @@ from ctr_models.sequential.ranking import rank
 from ctr_models.sequential.retriever import CANDIDATES
 from ctr_models.sequential.sequences import Sequences, sequences
 from ctr_models.sequential.text import fit_text, item_vectors
-from ctr_models.sequential.train import Run, fit
+from ctr_models.sequential.train import RECIPE, Run, fit
 from flows.config import RunConfig
 from flows.digests import digest
 from flows.progress import in_batches, progress
@@ -123,5 +123,5 @@ def _key(config: RunConfig, name: str, data: Sequences, feature: FeatureSet | No
     """Hash of everything that decides a trained run: rows, split, text, and its configuration."""
     section = config.retrievers[name].model_dump(mode="json")
     section["train"].pop("threads")
-    said = [section, data.lineage, feature and feature.manifest["content_hash"], config.compare.cold_at_most]
+    said = [RECIPE, section, data.lineage, feature and feature.manifest["content_hash"], config.compare.cold_at_most]
     return digest(said)

@@ -28,6 +28,9 @@ from ctr_models.sequential.zoo import NetworkConfig
 from ctr_models.train import cpu_threads
 from storage.errors import DataError
 
+RECIPE = 2
+"""One more whenever the same configuration and data train another model: what was trained before is trained again."""
+
 
 class TrainConfig(BaseModel, extra="forbid", frozen=True):
     """How sequential models are trained, the same for all of a study."""

@@ -19,6 +19,7 @@ import polars as pl
 from ctr_models.sequential.hybrids import parts_of
 from ctr_models.sequential.ranking import Ranked, Scorer, rank
 from ctr_models.sequential.sampled import candidates
+from ctr_models.sequential.train import RECIPE
 from ctr_models.sequential.zoo import NetworkConfig
 from flows.config import RunConfig
 from flows.digests import digest
@@ -216,7 +217,7 @@ class Study:
         model = {"kind": self.config.models[name].kind, "options": options.model_dump(mode="json")}
         train = self.config.train.model_copy(update={"seed": seed, "threads": None})
         of_text = self.made.made_from(section.item_init.feature_set if section.item_init else None)
-        return [seed, model, section.model_dump(mode="json"), train.model_dump(mode="json"), *of_text]
+        return [RECIPE, seed, model, section.model_dump(mode="json"), train.model_dump(mode="json"), *of_text]
 
     def _hybrid_settings(self, name: str, config: Any, seed: int) -> list:
         settings = [name, config.model_dump(mode="json")]
