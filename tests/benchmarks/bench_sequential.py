@@ -5,7 +5,8 @@ python -m tests.benchmarks.bench_sequential [--full] [--data FOLDER_OF_ML_1M] [-
 MovieLens 1M, leave-last-out: SASRec of one width, length, batch size and loss (softmax over all items) in both, and
 our other kinds beside it. Without the data, sequences of about those lengths are made at random. By default speed only,
 by turns, the better turn of each: sequences a processor second, which a busy machine changes little, and a second of
-the clock. `--full` trains both to the end, stops both on the validation queries and ranks the test queries once.
+the clock. `--full` trains all of them to the end, or for `--epochs`, stops on the validation queries and ranks the test
+queries once.
 
 RecTools lives in an environment of its own: RECTOOLS_PYTHON names its interpreter, else one is made (`_environment`).
 """
@@ -114,21 +115,27 @@ def speed(python: str | None, data: Sequences, threads: int) -> None:
         print(f"  sasrec, {threads} threads: {rates['ours']:,.0f} sequences a {clock} second{ratio}", flush=True)
 
 
-def quality(python: str | None, data: Sequences, threads: int, epochs: int) -> None:
+def quality(python: str | None, data: Sequences, kinds: list[str], threads: int, epochs: int) -> None:
     """One line each: test metrics of the epoch that validation likes most, and seconds an epoch."""
     config = CONFIG.model_copy(update={"threads": threads, "epochs": epochs})
-    run = fit(data, kind="sasrec", options=plugins.load(zoo, "sasrec").Config(**OPTIONS), config=config)
-    ranks = rank(ModelScorer(run.model, data.n_items), data.queries["test"]).ranks
-    said = {"ndcg@10": ndcg(ranks, 10).mean(), "hr@10": hits(ranks, 10).mean(), "epochs": len(run.metrics["epochs"])}
-    for who, one in (
-        ("ours", {**said, "seconds_per_epoch": run.metrics["seconds_per_epoch"]}),
-        *([("RecTools", theirs(python, data, "quality", threads, epochs))] if python else []),
-    ):
-        print(
-            f"  {who}: test NDCG@10 {one['ndcg@10']:.4f}, HR@10 {one['hr@10']:.4f} after {one['epochs']} epochs of "
-            f"{one['seconds_per_epoch']:.1f} s",
-            flush=True,
-        )
+    for kind in ("sasrec", *kinds):
+        module = plugins.load(zoo, kind)
+        run = fit(data, kind=kind, options=module.Config(**OPTIONS if kind == "sasrec" else {}), config=config)
+        ranks = rank(ModelScorer(run.model, data.n_items), data.queries["test"]).ranks
+        said = {"ndcg@10": ndcg(ranks, 10).mean(), "hr@10": hits(ranks, 10).mean()}
+        said |= {"epochs": len(run.metrics["epochs"]), "seconds_per_epoch": run.metrics["seconds_per_epoch"]}
+        reach(kind, said)
+        if kind == "sasrec" and python is not None:
+            reach("RecTools' SASRec", theirs(python, data, "quality", threads, epochs))
+
+
+def reach(who: str, said: dict[str, float]) -> None:
+    """How good somebody became, and how fast."""
+    print(
+        f"  {who}: test NDCG@10 {said['ndcg@10']:.4f}, HR@10 {said['hr@10']:.4f} after {said['epochs']} epochs of "
+        f"{said['seconds_per_epoch']:.1f} s",
+        flush=True,
+    )
 
 
 def ranking(data: Sequences, what: str) -> None:
@@ -163,7 +170,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/ml-1m"))
     parser.add_argument("--beauty", type=Path, default=Path("../shared/data/amazon-beauty"))
     parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--kinds", default="bert4rec,gru4rec,item_llama", help="further kinds, measured alone")
+    parser.add_argument("--kinds", default="bert4rec,gru4rec,item_llama", help="further kinds of ours")
     asked = parser.parse_args()
     print(f"sequential models, beside RecTools {RECTOOLS}:")
     if (asked.data / "ratings.dat").is_file():
@@ -174,12 +181,13 @@ def main() -> None:
         data = made_up()
     python = python_with("rectools", RECTOOLS, extras="[torch]")
     threads = [int(number) for number in asked.threads.split(",")]
+    kinds = list(filter(None, asked.kinds.split(",")))
     if asked.full:
-        quality(python, data, threads[-1], asked.epochs)
+        quality(python, data, kinds, threads[-1], asked.epochs)
         return
     for number in threads:
         speed(python, data, number)
-    for kind in filter(None, asked.kinds.split(",")):
+    for kind in kinds:
         rate = STEPS * CONFIG.batch_size / ours(data, kind, 1)["processor"]
         print(f"  {kind}: {rate:,.0f} sequences a processor second", flush=True)
     ranking(data, "MovieLens 1M")
