@@ -108,10 +108,9 @@ def _fill(text: _ItemText, user: int, targets: np.ndarray, out: np.ndarray) -> N
     mine, theirs = text.vectors.take(targets, axis=0), text.vectors.take(others, axis=0)
     # torch keeps to the caller's number of threads
     torch.mm(torch.from_numpy(theirs), torch.from_numpy(mine).T, out=torch.from_numpy(cosine))
-    if len(told):
-        out[len(SIMILARITIES) :] = cosine[n:]
-        if not told.all():
-            out[len(SIMILARITIES) :][~told] = np.nan
+    out[len(SIMILARITIES) :] = cosine[n:]
+    if not told.all():
+        out[len(SIMILARITIES) :][~told] = np.nan
     if n:
         np.exp(np.multiply(cosine, STEEP, out=wide), out=wide)
         np.square(np.square(wide, out=near), out=near)

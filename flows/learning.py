@@ -64,7 +64,7 @@ def train(config: RunConfig) -> dict:
 
     def data(arm: str) -> Samples:
         if arm not in encoded:
-            encoded[arm] = samples.encode(_view(taken, arm), config.train.samples)
+            encoded[arm] = samples.encode(view(taken, arm), config.train.samples)
         return encoded[arm]
 
     models = [_train_model(config, name, taken, arms, data) for name in config.models]
@@ -80,7 +80,7 @@ def evaluate(config: RunConfig) -> dict:
         judged = {}
         for arm in ARMS:
             if files.latest(runs.folder(config.store.root, run_name(name, arm))) is not None:
-                judged[arm] = _judge(runs.load_run(config.store.root, run_name(name, arm)), _view(taken, arm))
+                judged[arm] = _judge(runs.load_run(config.store.root, run_name(name, arm)), view(taken, arm))
         if not judged:
             raise StoreError(f"model {name!r} was never trained; run `nightshift train` first")
         models.append({"model": name, **_compared(config, judged)})
@@ -93,12 +93,18 @@ def run_name(model: str, arm: str) -> str:
     return model if arm == "with" else f"{model}.{arm}"
 
 
+def arm_of(run: str) -> str:
+    """The arm of a run of that name: what `run_name` was given."""
+    arm = run.rpartition(".")[2]
+    return arm if arm != run and arm in ARMS else "with"
+
+
 def _train_model(
     config: RunConfig, name: str, taken: Snapshot, arms: list[str], data: Callable[[str], Samples]
 ) -> dict[str, Any]:
     """Every arm is saved as soon as it is trained; the comparison of all has a folder of its own."""
     root, started = config.store.root, time.time()
-    keys = {arm: _key(config, name, arm, _view(taken, arm)) for arm in arms}
+    keys = {arm: _key(config, name, arm, view(taken, arm)) for arm in arms}
     pairs = read_pairs(config.compare.pairs).rows() if config.compare.pairs else []
     asked = digest([keys, config.compare.model_dump(mode="json", exclude={"pairs"}), *pairs])
     known = files.latest(root / COMPARISONS / name)
@@ -109,7 +115,7 @@ def _train_model(
     speed: dict[str, float] = {}
     for arm in arms:
         if _stored(config, name, arm, keys[arm]):
-            judged[arm] = _judge(runs.load_run(root, run_name(name, arm)), _view(taken, arm))
+            judged[arm] = _judge(runs.load_run(root, run_name(name, arm)), view(taken, arm))
             continue
         run = _fit(config, name, arm, data(arm))
         judged[arm] = evaluation(taken, score(run.model, data(arm), "test"))
@@ -140,7 +146,7 @@ def _fit(config: RunConfig, name: str, arm: str, data: Samples) -> Run:
         )
 
 
-def _view(taken: Snapshot, arm: str) -> Snapshot:
+def view(taken: Snapshot, arm: str) -> Snapshot:
     """The snapshot as an arm sees it: without feature sets, with them, or with strangers' vectors."""
     sets: Mapping[str, FeatureSet] = {}
     if arm == "with":

@@ -1,4 +1,4 @@
-"""Which building blocks do networks over sequences share? Dropout and attention."""
+"""Which building blocks do networks over sequences share? Dropout, attention, and what a block is made of."""
 
 import torch
 from torch import Tensor, nn
@@ -35,17 +35,25 @@ class Attention(nn.Module):
 
     def forward(self, queries_BLE: Tensor, values_BLE: Tensor, length_B: Tensor | None) -> Tensor:
         """length_B: None for causal attention; else every filled place sees every filled place."""
-        if queries_BLE is values_BLE:
-            parts = self.inward(values_BLE)
-        else:
-            sizes = [values_BLE.shape[2], 2 * values_BLE.shape[2]]
-            layers = zip(self.inward.weight.split(sizes), self.inward.bias.split(sizes), strict=True)
-            each = zip((queries_BLE, values_BLE), layers, strict=True)
-            parts = torch.cat([functional.linear(values, *layer) for values, layer in each], dim=2)
-        query, key, value = parts.unflatten(2, (3, self._heads, -1)).permute(2, 0, 3, 1, 4)  # [B, H, L, D]
+        width, weight, bias = values_BLE.shape[2], self.inward.weight, self.inward.bias
+        query_BLE = functional.linear(queries_BLE, weight[:width], bias[:width])
+        query = query_BLE.unflatten(2, (self._heads, -1)).transpose(1, 2)  # [B, H, L, D]
+        both = functional.linear(values_BLE, weight[width:], bias[width:])
+        key, value = both.unflatten(2, (2, self._heads, -1)).permute(2, 0, 3, 1, 4)
         seen = None if length_B is None else filled(length_B, values_BLE.shape[1])[:, None, None]
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=seen is None)
         return self.outward(mixed.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Attention, a feed-forward layer and a norm for each. How they follow each other is the network's own."""
+
+    def __init__(self, width: int, heads: int, hidden: int, *, dropout: float, activation: nn.Module) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads)
+        self.forward_layer = nn.Sequential(nn.Linear(width, hidden), activation, nn.Linear(hidden, width))
+        self.norm, self.second_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.dropout = Dropout(dropout)
 
 
 def filled(length_B: Tensor, many: int) -> Tensor:

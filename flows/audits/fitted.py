@@ -5,16 +5,14 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import polars as pl
 
-from ctr_models.controls import permuted
 from ctr_models.text import TextStatistics, fit_statistics
 from ctr_models.vocabulary import fit_vocabulary
 from flows.audits import Audited
+from flows.learning import arm_of, view
 from storage.features import FeatureSet
 
 AGREE = 0.9
 """Share of the entities on which a column must agree with a count of everything to be taken for it."""
-PERMUTED = "permuted"
-"""The arm of runs whose texts have strangers' vectors on purpose."""
 
 
 def column_made_from_all_rows(audited: Audited) -> Iterator[str]:
@@ -68,10 +66,8 @@ def whitening_of_everything(audited: Audited) -> Iterator[str]:
 
 def _statistics(audited: Audited) -> Iterator[tuple[str, TextStatistics, TextStatistics]]:
     for name, run in audited.runs.items():
-        there = audited.snapshot.features
+        there = view(audited.snapshot, arm_of(name)).features
         sets: list[FeatureSet] = [there[each.name] for each in run.statistics if each.name in there]
-        if name.endswith(f".{PERMUTED}"):
-            sets = [permuted(each) for each in sets]
         if len(sets) == len(run.statistics) and sets:
             read = run.config.samples
             fitted = fit_statistics(sets, audited.train, dimensions=read.text_dimensions, whiten=read.whiten)

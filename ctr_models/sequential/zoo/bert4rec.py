@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctr_models.sequential.blocks import Attention, Dropout
+from ctr_models.sequential.blocks import Block, Dropout
 from ctr_models.sequential.zoo import Inputs, NetworkConfig, Objective
 
 OBJECTIVE: Objective = "masked_item"
@@ -38,7 +38,10 @@ class Network(nn.Module):
         width = config.width
         self.places, self.dropout = nn.Parameter(torch.randn(max_length, width) * 0.02), Dropout(config.dropout)
         self.first_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            _Block(width, config.heads, config.feed_forward * width, dropout=config.dropout, activation=nn.GELU())
+            for _ in range(config.blocks)
+        )
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -50,16 +53,8 @@ class Network(nn.Module):
         return self.head(values_BLE)
 
 
-class _Block(nn.Module):
+class _Block(Block):
     """x + dropout(f(norm(x))) for attention and then for a feed-forward layer."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        width, hidden = config.width, config.feed_forward * config.width
-        self.attention = Attention(width, config.heads)
-        self.forward_layer = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
-        self.norm, self.second_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.dropout = Dropout(config.dropout)
 
     def forward(self, values_BLE: Tensor, length_B: Tensor) -> Tensor:
         normed_BLE = self.norm(values_BLE)

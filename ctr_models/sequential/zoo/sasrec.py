@@ -11,7 +11,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from ctr_models.sequential.blocks import Attention, Dropout
+from ctr_models.sequential.blocks import Block, Dropout
 from ctr_models.sequential.zoo import Inputs, NetworkConfig, Objective
 
 OBJECTIVE: Objective = "next_item"
@@ -37,7 +37,10 @@ class Network(nn.Module):
         super().__init__()
         width = config.width
         self.places, self.dropout = nn.Parameter(torch.randn(max_length, width) * 0.02), Dropout(config.dropout)
-        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            _Block(width, config.heads, config.feed_forward * width, dropout=config.dropout, activation=nn.ReLU())
+            for _ in range(config.blocks)
+        )
         self.norm = nn.LayerNorm(width)
         self._scale = math.sqrt(width)
 
@@ -49,16 +52,8 @@ class Network(nn.Module):
         return self.norm(values_BLE)
 
 
-class _Block(nn.Module):
+class _Block(Block):
     """q = norm(x), a = norm(q + attention(q, x)), a + dropout(f(a))."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        width, hidden = config.width, config.feed_forward * config.width
-        self.attention = Attention(width, config.heads)
-        self.forward_layer = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
-        self.norm, self.second_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.dropout = Dropout(config.dropout)
 
     def forward(self, values_BLE: Tensor) -> Tensor:
         queries_BLE = self.norm(values_BLE)
