@@ -53,9 +53,12 @@ def estimate(config: RunConfig) -> dict[str, Any]:
     tried = {pair: _stored_trials(study, *pair) if budget else [] for pair in pairs}
     complete = {pair for pair in pairs if len(tried[pair]) == budget}
     parts = {part.name: (part, _stored_part(study, part, complete)) for part in study.planned()}
-    lacking = [part.model for part, there in parts.values() if there is None and part.model in study.config.models]
-    trials = [model for (model, arm), there in tried.items() for _ in range(budget - len(there))]
-    paces = {model: _pace(study, model) for model in dict.fromkeys([*trials, *lacking])}
+    lacking = [part for part, there in parts.values() if there is None and part.model in study.config.models]
+    trained = [model for (model, arm), there in tried.items() for _ in range(budget - len(there))]
+    of_trials = study.config.tuning.seed if study.config.tuning else None  # with this seed the best trial is taken
+    trained += [part.model for part in lacking if part.seed != of_trials]
+    tested = [part.model for part in lacking]
+    paces = {model: _pace(study, model) for model in dict.fromkeys([*trained, *tested])}
     done = [there for _, there in parts.values() if there is not None and "best_epoch" in there.meta]
     needed = [one.meta["best_epoch"] for one in [*done, *(trial for there in tried.values() for trial in there)]]
     train, likely = study.config.train, None
@@ -67,18 +70,18 @@ def estimate(config: RunConfig) -> dict[str, Any]:
         "trials": budget * len(pairs),
         "trials_stored": sum(len(there) for there in tried.values()),
         "seconds_per_epoch": {model: round(pace.epoch + pace.evaluation, 1) for model, pace in paces.items()},
-        "minutes": [_minutes(study, trials, lacking, paces, each) for each in (likely, train.epochs)],
+        "minutes": [_minutes(study, trained, tested, paces, each) for each in (likely, train.epochs)],
     }
 
 
 def _minutes(
-    study: Study, trials: Sequence[str], parts: Sequence[str], paces: Mapping[str, Pace], epochs: float | None
+    study: Study, trained: Sequence[str], tested: Sequence[str], paces: Mapping[str, Pace], epochs: float | None
 ) -> float | None:
     if epochs is None:
         return None
     often = epochs / study.config.train.evaluate_every
-    seconds = sum(epochs * paces[model].epoch + often * paces[model].evaluation for model in [*trials, *parts])
-    return round((seconds + sum(paces[model].test for model in parts)) / 60, 1)
+    seconds = sum(epochs * paces[model].epoch + often * paces[model].evaluation for model in trained)
+    return round((seconds + sum(paces[model].test for model in tested)) / 60, 1)
 
 
 def _stored_trials(study: Study, model: str, arm: str) -> list[files.Version]:

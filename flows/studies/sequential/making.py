@@ -1,6 +1,7 @@
-"""How is each recommender of a study made? From its configuration, in an arm, with a seed."""
+"""How is each recommender of a study made, and how is that said? From its configuration, in an arm, with a seed."""
 
-from collections.abc import Mapping
+import importlib.metadata
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,29 +55,26 @@ class Recommenders:
         text = self._vectors[section.feature_set] if section.feature_set else None
         return load(ctr_models.sequential.baselines, section.kind).Model(section.options, self.data, text)
 
-    def fitted(self, name: str, arm: Arm, seed: int, options: NetworkConfig, *, label: str) -> tuple[Run, Text | None]:
-        """Train a model in an arm; the run, and the text it started from."""
-        data, text = self.data_of(arm, seed), self._text(arm, options.width, seed)
+    def fitted(self, name: str, arm: Arm, seed: int, options: NetworkConfig, *, label: str) -> Run:
+        """Train a model in an arm."""
         with progress(label) as on_progress:
-            run = fit(
-                data,
+            return fit(
+                self.data_of(arm, seed),
                 kind=self.config.models[name].kind,
                 options=options,
                 config=self.config.train.model_copy(update={"seed": seed}),
-                text=text,
+                text=self._text(arm, options.width, seed),
                 progress=in_batches(on_progress),
             )
-        return run, text
 
-    def trained(
-        self, name: str, arm_name: str, arm: Arm, seed: int, options: NetworkConfig
-    ) -> tuple[Scorer, Mapping[str, Any]]:
-        """Train a model in an arm and save its run; what scores, and what is to be remembered of it."""
-        run, text = self.fitted(name, arm, seed, options, label=f"{name} {arm_name} seed {seed}")
-        version = runs.save_run(self.root, run_name(name, arm_name, seed), run)
-        said = {key: value for key, value in run.metrics.items() if key != "epochs"}
-        scorer = ModelScorer(run.model, self.data.n_items, text and text.items)
-        return scorer, {**said, "run_version": version.number}
+    def kept(self, run: Run, name: str, arm: str, seed: int | str) -> int:
+        """Save a run, or find it saved; its version."""
+        return runs.save_run(self.root, run_name(name, arm, seed), run).number
+
+    def scorer(self, run: Run, arm: Arm, seed: int) -> Scorer:
+        """What ranks by a model that was trained in an arm with a seed."""
+        text = self._text(arm, run.options.width, seed)
+        return ModelScorer(run.model, self.data.n_items, text and text.items)
 
     def hybrid(self, config: Any, seed: int) -> Scorer:
         """A hybrid of baselines, and of the saved runs of models in the arm without text."""
@@ -88,6 +86,28 @@ class Recommenders:
                 run = runs.load_run(self.root, run_name(name, BASE, seed))
                 made[name] = ModelScorer(run.model, self.data.n_items)
         return hybrid(config, made, self.data)
+
+    def described(self, parts: int) -> dict[str, str]:
+        """How the page is headed, and how it was made: the same for the same parts."""
+        config, data = self.config, self.data
+        seeds, n_queries = ", ".join(map(str, config.seeds)), len(data.queries["test"].users)
+        train = config.train.model_dump(mode="json", exclude={"seed", "threads"})
+        sets = [f"{name} v{each.version}, {each.encoder}" for name, each in self.features.items()]
+        return {
+            "title": f"Sequential models on {self.dataset.name}",
+            "lead": f"What does stored text add? {len(config.models)} models, {1 + len(config.arms)} arms, seeds"
+            f" {seeds};"
+            f" {n_queries:,} test queries over {data.n_items:,} items, ranked in full.",
+            "Dataset": f"{self.dataset.name}, {str(data.lineage['dataset'])[:12]}",
+            "Split": json.dumps(config.split.model_dump(mode="json")),
+            "Feature sets": "; ".join(sets) or "none",
+            "Seeds": seeds,
+            "Training, the same for every model and arm": json.dumps(train),
+            "Intervals": f"{config.resamples:,} resamples of users and seeds, in pairs",
+            "Cold items": f"at most {config.cold_at_most} training rows",
+            "Parts": f"{parts}, each ranked once on the test queries by the epoch that validation chose",
+            "nightshift": importlib.metadata.version("nightshift"),
+        }
 
     def _text(self, arm: Arm, width: int, seed: int) -> Text | None:
         """The text of an arm. Another seed permutes and draws the controls anew."""
@@ -102,6 +122,6 @@ class Recommenders:
         return fit_text(stored, arm.item_init, self.data, width=width, catalogue=self.dataset.items, encoder=encoder)
 
 
-def run_name(model: str, arm: str, seed: int) -> str:
-    """Name of a part's saved run."""
+def run_name(model: str, arm: str, seed: int | str) -> str:
+    """Name of the saved run of a part, or of a trial: `trial-<number>` in place of a seed."""
     return f"{model}.{arm}.{seed}"

@@ -5,10 +5,8 @@ done; a study that was stopped goes on where it was, and a part whose data and c
 computed again. The test queries are ranked once, by the epoch that the validation queries chose.
 """
 
-import importlib.metadata
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -16,10 +14,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ctr_models.sequential import runs
 from ctr_models.sequential.hybrids import parts_of
 from ctr_models.sequential.ranking import Ranked, Scorer, rank
 from ctr_models.sequential.sampled import candidates
-from ctr_models.sequential.train import RECIPE
+from ctr_models.sequential.train import RECIPE, Run
 from ctr_models.sequential.zoo import NetworkConfig
 from flows.config import RunConfig
 from flows.digests import digest
@@ -27,10 +26,11 @@ from flows.studies.page import sequential as page
 from flows.studies.parts import REPORT, keep, publish_tables, stored
 from flows.studies.sequential import tables
 from flows.studies.sequential.config import BASE, Arm
-from flows.studies.sequential.making import Recommenders
+from flows.studies.sequential.making import Recommenders, run_name
 from flows.studies.sequential.tables import Part
 from flows.studies.tuning import Trial, best, search
 from storage import files
+from storage.layout import STUDY_PARTS
 
 STUDY = "sequential"
 TUNED_BY = "ndcg@10"
@@ -76,7 +76,7 @@ class Study:
             pairs = [(model, arm) for model in self.config.models for arm in self.arms]
             written["tuning"] = tables.tuning({pair: self.trials(*pair) for pair in pairs})
         meta = {"split": self.config.split.kind, "parts": len(parts)}
-        shown = page.render(written, self._made(parts))
+        shown = page.render(written, self.made.described(len(parts)))
         published = publish_tables(self.made.root, STUDY, written, meta, page=shown)
         return {
             "study": STUDY,
@@ -87,28 +87,6 @@ class Study:
             "trials": self.config.tuning.trials if self.config.tuning else 0,
             "claims": written["claims"].to_dicts(),
             "seconds": round(time.time() - started, 1),
-        }
-
-    def _made(self, parts: Sequence[Part]) -> dict[str, str]:
-        """How the page is headed, and how it was made: the same for the same parts."""
-        config, data = self.config, self.made.dataset
-        seeds, n_queries = ", ".join(map(str, config.seeds)), len(self.data.queries["test"].users)
-        train = config.train.model_dump(mode="json", exclude={"seed", "threads"})
-        sets = [f"{name} v{each.version}, {each.encoder}" for name, each in self.made.features.items()]
-        return {
-            "title": f"Sequential models on {data.name}",
-            "lead": f"What does stored text add? {len(config.models)} models, {1 + len(config.arms)} arms, seeds"
-            f" {seeds};"
-            f" {n_queries:,} test queries over {self.data.n_items:,} items, ranked in full.",
-            "Dataset": f"{data.name}, {str(self.data.lineage['dataset'])[:12]}",
-            "Split": json.dumps(config.split.model_dump(mode="json")),
-            "Feature sets": "; ".join(sets) or "none",
-            "Seeds": seeds,
-            "Training, the same for every model and arm": json.dumps(train),
-            "Intervals": f"{config.resamples:,} resamples of users and seeds, in pairs",
-            "Cold items": f"at most {config.cold_at_most} training rows",
-            "Parts": f"{len(parts)}, each ranked once on the test queries by the epoch that validation chose",
-            "nightshift": importlib.metadata.version("nightshift"),
         }
 
     def planned(self) -> Iterator[Planned]:
@@ -175,8 +153,9 @@ class Study:
         if part is None:
             assert self.config.tuning is not None
             started, label = time.time(), f"{model} {arm} trial {number + 1} of {self.config.tuning.trials}"
-            run, _ = self.made.fitted(model, self.arms[arm], self.config.tuning.seed, options, label=label)
-            meta = {"model": model, "arm": arm, "trial": number, "options": dict(chosen)}
+            run = self.made.fitted(model, self.arms[arm], self.config.tuning.seed, options, label=label)
+            version = self.made.kept(run, model, arm, f"trial-{number}")
+            meta = {"model": model, "arm": arm, "trial": number, "options": dict(chosen), "run_version": version}
             meta |= {TUNED_BY: run.metrics["validation"][TUNED_BY], "best_epoch": run.metrics["best_epoch"]}
             part = keep(self.made.root, name, key, {}, {**meta, "seconds": round(time.time() - started, 1)})
         return float(part.meta[TUNED_BY])
@@ -205,11 +184,24 @@ class Study:
         return {each.name: candidates(each, self.data, self.data.queries["test"]) for each in self.config.sampled}
 
     def _trained(self, name: str, arm: str, seed: int) -> tuple[Scorer, Mapping[str, Any]]:
-        scorer, meta = self.made.trained(name, arm, self.arms[arm], seed, self.options(name, arm))
-        if self.config.tuning is not None:
+        """A model in an arm, trained and saved; with the seed of the trials it is the best of them."""
+        tuning, section = self.config.tuning, self.arms[arm]
+        if tuning is not None and seed == tuning.seed:
+            run = self._run_of_trial(name, arm, best(self.trials(name, arm)))
+        else:
+            label = f"{name} {arm} seed {seed}"
+            run = self.made.fitted(name, section, seed, self.options(name, arm), label=label)
+        meta = {key: value for key, value in run.metrics.items() if key != "epochs"}
+        meta["run_version"] = self.made.kept(run, name, arm, seed)
+        if tuning is not None:
             chosen = best(self.trials(name, arm))
-            meta = {**meta, "tuned": {"trials": self.config.tuning.trials, "options": dict(chosen.options)}}
-        return scorer, meta
+            meta["tuned"] = {"trials": tuning.trials, "options": dict(chosen.options)}
+        return self.made.scorer(run, section, seed), meta
+
+    def _run_of_trial(self, name: str, arm: str, trial: Trial) -> Run:
+        part, _, _ = self.trial_part(name, arm, trial.number, trial.options)
+        version = files.version(files.named(self.made.root / STUDY_PARTS, part)).meta["run_version"]
+        return runs.load_run(self.made.root, run_name(name, arm, f"trial-{trial.number}"), version)
 
     def _settings(self, name: str, arm: str, seed: int, options: NetworkConfig) -> list:
         """What a trained part is made of."""
