@@ -38,6 +38,15 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Claims:
+    """Lines under a heading. kept_closed: the same claims of some rows only, which only the curious open."""
+
+    title: str
+    lines: tuple[Claim, ...]
+    kept_closed: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True)
 class Table:
     """Cells as they are shown. words: how many of the first columns are words; the others are numbers."""
 
@@ -85,13 +94,13 @@ class Fact:
 class Section:
     """A heading with what stands under it, in the order of the fields.
 
-    claims: groups of lines under a heading; tables: with their titles; kept_closed: tables only the curious open.
+    tables: with their titles; kept_closed: tables only the curious open.
     """
 
     title: str
     text: str = ""
     facts: tuple[Fact, ...] = ()
-    claims: tuple[tuple[str, tuple[Claim, ...]], ...] = ()
+    claims: tuple[Claims, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[tuple[str, Table], ...] = ()
     kept_closed: tuple[tuple[str, Table], ...] = ()
@@ -116,7 +125,9 @@ def html(page: Page) -> str:
     """The page as one HTML file; the same page gives the same text."""
     script = THEME.read_text(encoding="utf-8").strip()
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    lines = [line for section in page.sections for _, group in section.claims for line in group]
+    lines = [
+        line for section in page.sections for group in section.claims for line in (*group.lines, *group.kept_closed)
+    ]
     verdicts = [line.verdict if line.verdict in (HOLDS, FAILS) else OPEN for line in lines]
     counted = {kind: f"{verdicts.count(kind)} {TALLY[kind]}" for kind in TALLY if kind in verdicts}
     return _frame().render(page=page, counted=counted, script=script, allowed=allowed)

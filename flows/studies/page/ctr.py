@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from flows.studies.page import FAILS, HOLDS, Claim, Fact, Page, Section, Step, Table, html
+from flows.studies.page import FAILS, HOLDS, Claim, Claims, Fact, Page, Section, Step, Table, html
 from flows.studies.page.colours import styles
 from flows.studies.page.ctr_figures import figures
 from flows.studies.page.ctr_tables import CONTROL, GAIN, SAVING, CtrTables
@@ -96,15 +96,26 @@ def _smallest(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return shown
 
 
-def _groups(claims: pl.DataFrame) -> Iterator[tuple[str, tuple[Claim, ...]]]:
-    """For each kind a line for each model, arm and metric on all, cold and warm rows; finer slices are figures."""
-    chosen = claims.filter(pl.col("slice").is_in(["all", "cold_items", "warm_items"]))
-    kinds = list(dict.fromkeys([*HEADINGS, *chosen["claim"].to_list()]))
-    by = ["model", "arm", "against", "slice", "metric"]
+def _groups(claims: pl.DataFrame) -> Iterator[Claims]:
+    """For each kind a line for each model, arm and metric; kept closed the same on cold and on warm items, and finer
+    slices are figures."""
+    kinds = list(dict.fromkeys([*HEADINGS, *claims["claim"].to_list()]))
     for kind in kinds:
-        groups = chosen.filter(claim=kind).sort("fraction", maintain_order=True).group_by(by, maintain_order=True)
-        if lines := tuple(_line(kind, rows.to_dicts()) for _, rows in groups):
-            yield HEADINGS.get(kind, kind.capitalize()), lines
+        lines, finer = (
+            tuple(
+                _line(kind, rows.to_dicts())
+                for rows in _lines(claims.filter(pl.col("slice").is_in(slices), claim=kind))
+            )
+            for slices in (["all"], ["cold_items", "warm_items"])
+        )
+        if lines or finer:
+            yield Claims(HEADINGS.get(kind, kind.capitalize()), lines, finer)
+
+
+def _lines(claims: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The rows of each line, one fraction after the other."""
+    by = ["model", "arm", "against", "slice", "metric"]
+    return (rows for _, rows in claims.sort("fraction", maintain_order=True).group_by(by, maintain_order=True))
 
 
 def _line(kind: str, rows: list[dict[str, Any]]) -> Claim:

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from flows.studies.page import OPEN, Claim, Figure, Key, Page, Panel, Section, Step, Table, html
+from flows.studies.page import OPEN, Claim, Claims, Figure, Key, Page, Panel, Section, Step, Table, html
 from flows.studies.page.charts import Row, dots
 from flows.studies.page.colours import styles
 from flows.studies.page.scales import decimal, signed
@@ -57,7 +57,7 @@ def _uncontrolled(claims: pl.DataFrame) -> Iterator[str]:
         )
 
 
-def _groups(claims: pl.DataFrame) -> Iterator[tuple[str, tuple[Claim, ...]]]:
+def _groups(claims: pl.DataFrame) -> Iterator[Claims]:
     """For each pair of arms a line for each model, with a step for each slice."""
     for (better, worse), pair in claims.group_by("better", "worse", maintain_order=True):
         lines = []
@@ -66,7 +66,7 @@ def _groups(claims: pl.DataFrame) -> Iterator[tuple[str, tuple[Claim, ...]]]:
             whole = rows.filter(pl.col("slice") == "all").to_dicts()
             verdict, evidence = (whole[0]["verdict"], _evidence(whole[0])) if whole else (OPEN, "")
             lines.append(Claim(verdict, f"{model}, {metric}", evidence, steps))
-        yield f"{better} beats {worse}", tuple(lines)
+        yield Claims(f"{better} beats {worse}", tuple(lines))
 
 
 def _evidence(row: Mapping[str, Any]) -> str:
