@@ -135,6 +135,27 @@ def test_text_without_a_control_is_called_uncontrolled() -> None:
     )
 
 
+def test_the_table_of_sequential_models_has_every_difference_to_the_base() -> None:
+    tables = sequential_tables()
+    numbers = ("ndcg@10", 0.1, -0.001, -0.003, 0.002, 40)
+    control = [("sasrec", "permuted", "base", "all", *numbers, "does not hold")]
+    beaten = [("sasrec", "text", "permuted", "all", *numbers, "does not hold")]
+    more = pl.DataFrame(control + beaten, schema=CLAIMS, orient="row")
+    strangers = tables["results"].filter(arm="text").with_columns(arm=pl.lit("permuted"))
+    said = Outline(
+        sequential.render({k: pl.concat([tables[k], v]) for k, v in [("claims", more), ("results", strangers)]}, META)
+    ).words
+
+    at = said.index("ndcg@10 less the base's")
+    shown = said[at + 1 : said.index("Figures")]
+    assert shown.count("sasrec") == 3
+    assert [shown[i - 1 : i + 1] for i, word in enumerate(shown) if "[" in word] == [
+        ["11.55", "+0.0100 [+0.0020, +0.0200]"],
+        ["11.55", "−0.0010 [−0.0030, +0.0020]"],
+    ]
+    assert not [word for word in said if word.startswith("Uncontrolled")]
+
+
 def test_rows_are_saved_down_to_the_first_share_that_does_not_hold() -> None:
     def said(*holding: float) -> list[str]:
         verdict = pl.when(pl.col("fraction").is_in(holding)).then(pl.lit("holds")).otherwise(pl.lit("does not hold"))

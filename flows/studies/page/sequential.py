@@ -24,8 +24,7 @@ def render(tables: Mapping[str, pl.DataFrame], meta: Mapping[str, Any]) -> str:
     results, claims = tables["results"], tables["claims"]
     results = results.with_columns(pl.col("arm").replace("", UNTRAINED), part=_words(pl.col("slice")))
     arms = results["arm"].unique(maintain_order=True).to_list()
-    better = set(claims["better"])
-    drawn = styles(sorted(arms, key=lambda arm: arm != BASE), base=BASE, controls=set(claims["worse"]) - better)
+    drawn = styles(sorted(arms, key=lambda arm: arm != BASE), base=BASE, controls=_controls(claims))
     metric = claims["metric"][0] if len(claims) else "ndcg@20"
     page = Page(
         title=meta["title"],
@@ -35,9 +34,11 @@ def render(tables: Mapping[str, pl.DataFrame], meta: Mapping[str, Any]) -> str:
             Section(
                 "Claims",
                 text=f"Differences of {metric} with paired 95 % intervals over users and seeds. A line is judged on all"
-                " queries; beside it the same claim on items by their training rows.",
+                " queries; beside it the same claim on items by their training rows. That vectors which say nothing"
+                " beat the base should not hold: where it does, a gain is not the text's.",
                 claims=tuple(_groups(claims)),
             ),
+            Section("All queries, ranked in full", tables=(_table(results, claims, metric),)),
             Section("Figures", figures=tuple(_figures(results, drawn, metric))),
             Section("Everything", kept_closed=(("Results, mean over seeds", _everything(results)),)),
         ),
@@ -46,9 +47,15 @@ def render(tables: Mapping[str, pl.DataFrame], meta: Mapping[str, Any]) -> str:
     return html(page)
 
 
+def _controls(claims: pl.DataFrame) -> set[str]:
+    """Arms that something was claimed to beat, other than the base."""
+    return set(claims["worse"]) - {BASE}
+
+
 def _uncontrolled(claims: pl.DataFrame) -> Iterator[str]:
     """A warning for arms with text that were compared with the base and with no control."""
-    told = claims.filter(worse=BASE)["better"].unique(maintain_order=True)
+    controls = _controls(claims)
+    told = [arm for arm in claims.filter(worse=BASE)["better"].unique(maintain_order=True) if arm not in controls]
     controlled = set(claims.filter(pl.col("worse") != BASE)["better"])
     if open_ones := [arm for arm in told if arm not in controlled]:
         yield (
@@ -72,10 +79,33 @@ def _groups(claims: pl.DataFrame) -> Iterator[Claims]:
 def _evidence(row: Mapping[str, Any]) -> str:
     if row["difference"] is None:
         return "no number"
-    return (
-        f"{signed(row['difference'])} [{signed(row['low'])}, {signed(row['high'])}] over {row['base']:.4f},"
-        f" {row['queries']:,} queries"
+    return f"{_difference(row)} over {row['base']:.4f}, {row['queries']:,} queries"
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    return f"{signed(row['difference'])} [{signed(row['low'])}, {signed(row['high'])}]"
+
+
+def _table(results: pl.DataFrame, claims: pl.DataFrame, metric: str) -> tuple[str, Table]:
+    """The table of the paper: means over seeds, and the paired difference of an arm to the base."""
+    k = metric.partition("@")[2]
+    metrics = [f"{name}@{k}" for name in ("ndcg", "hr", "mrr", "coverage", "serendipity", "novelty")]
+    means = results.filter(pl.col("metric").is_in(metrics), slice="all").group_by(
+        "model", "arm", "metric", maintain_order=True
     )
+    wide = means.agg(pl.col("value").mean()).pivot("metric", index=["model", "arm"], values="value")
+    asked = claims.filter(slice="all", worse=BASE)
+    paired = {(r["model"], r["better"]): _difference(r) for r in asked.to_dicts() if r["difference"] is not None}
+    cells = (
+        (
+            *(row["model"], row["arm"]),
+            *(decimal(row.get(name)) for name in metrics),
+            paired.get((row["model"], row["arm"]), ""),
+        )
+        for row in wide.to_dicts()
+    )
+    columns = ("model", "arm", *metrics, f"{metric} less the base's")
+    return "Means over seeds, and the paired difference to the base", Table(columns, tuple(cells), words=2)
 
 
 def _figures(results: pl.DataFrame, drawn: Mapping[str, str], metric: str) -> Iterator[Figure]:

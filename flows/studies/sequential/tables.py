@@ -81,7 +81,7 @@ def results(config: SequentialConfig, data: Sequences, parts: Sequence[Part]) ->
 
 
 def claims(config: SequentialConfig, data: Sequences, parts: Sequence[Part]) -> pl.DataFrame:
-    """A line for each claim: text beats no text, text beats its controls, order beats no order."""
+    """A line for each claim: text beats no text and its controls, these beat no text, order beats no order."""
     ranks: dict[tuple[str, str], list[np.ndarray]] = {}
     for part in parts:
         ranks.setdefault((part.model, part.arm), []).append(part.ranks)
@@ -128,7 +128,10 @@ def _pairs(config: SequentialConfig) -> Iterator[tuple[str, str]]:
     for name, arm in config.arms.items():
         if arm.item_init is not None and arm == Arm(item_init=arm.item_init):
             yield name, BASE
-            yield from ((name, other) for other, control in config.arms.items() if _controls(control, arm))
+            controls = [other for other, control in config.arms.items() if _controls(control, arm)]
+            for control in controls:
+                yield name, control
+                yield control, BASE
         elif arm == Arm(histories="shuffled"):
             yield BASE, name
 
