@@ -1,12 +1,12 @@
 """How fast does SASRec train beside RecTools 0.19, how well, and how fast is the whole catalogue ranked?
 
-python -m tests.benchmarks.bench_sequential [--full] [--data FOLDER_OF_ML_1M] [--beauty FOLDER] [--threads 1,2]
+python -m tests.benchmarks.bench_sequential [--full] [--who sasrec,rectools] [--data FOLDER_OF_ML_1M] [--beauty FOLDER]
 
 MovieLens 1M, leave-last-out: SASRec of one width, length, batch size and loss (softmax over all items) in both, and
 our other kinds beside it. Without the data, sequences of about those lengths are made at random. By default speed only,
 by turns, the better turn of each: sequences a processor second, which a busy machine changes little, and a second of
-the clock. `--full` trains all of them to the end, or for `--epochs`, stops on the validation queries and ranks the test
-queries once.
+the clock. `--full` trains all of `--who` to the end, or for `--epochs`, stops on the validation queries and ranks the
+test queries once.
 
 RecTools lives in an environment of its own: RECTOOLS_PYTHON names its interpreter, else one is made (`_environment`).
 """
@@ -37,6 +37,7 @@ from storage.split import LeakageWarning, LeaveLastOut
 from tests.benchmarks._environment import python_with
 
 RECTOOLS = "0.19.0"
+WHO = ("sasrec", "rectools", "bert4rec", "gru4rec", "item_llama")
 WARM_UP, STEPS, TURNS = 2, 10, 2
 OPTIONS = {"width": 64, "blocks": 2, "heads": 1, "dropout": 0.2, "learning_rate": 1e-3}
 CONFIG = TrainConfig(max_length=200, batch_size=128, patience=10)
@@ -115,18 +116,20 @@ def speed(python: str | None, data: Sequences, threads: int) -> None:
         print(f"  sasrec, {threads} threads: {rates['ours']:,.0f} sequences a {clock} second{ratio}", flush=True)
 
 
-def quality(python: str | None, data: Sequences, kinds: list[str], threads: int, epochs: int) -> None:
+def quality(python: str | None, data: Sequences, who: list[str], threads: int, epochs: int) -> None:
     """One line each: test metrics of the epoch that validation likes most, and seconds an epoch."""
     config = CONFIG.model_copy(update={"threads": threads, "epochs": epochs})
-    for kind in ("sasrec", *kinds):
+    for kind in who:
+        if kind == "rectools":
+            if python is not None:
+                reach("RecTools' SASRec", theirs(python, data, "quality", threads, epochs))
+            continue
         module = plugins.load(zoo, kind)
         run = fit(data, kind=kind, options=module.Config(**OPTIONS if kind == "sasrec" else {}), config=config)
         ranks = rank(ModelScorer(run.model, data.n_items), data.queries["test"]).ranks
         said = {"ndcg@10": ndcg(ranks, 10).mean(), "hr@10": hits(ranks, 10).mean()}
         said |= {"epochs": len(run.metrics["epochs"]), "seconds_per_epoch": run.metrics["seconds_per_epoch"]}
         reach(kind, said)
-        if kind == "sasrec" and python is not None:
-            reach("RecTools' SASRec", theirs(python, data, "quality", threads, epochs))
 
 
 def reach(who: str, said: dict[str, float]) -> None:
@@ -170,7 +173,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/ml-1m"))
     parser.add_argument("--beauty", type=Path, default=Path("../shared/data/amazon-beauty"))
     parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--kinds", default="bert4rec,gru4rec,item_llama", help="further kinds of ours")
+    parser.add_argument("--who", default=",".join(WHO), help="of --full, and in which order")
     asked = parser.parse_args()
     print(f"sequential models, beside RecTools {RECTOOLS}:")
     if (asked.data / "ratings.dat").is_file():
@@ -181,13 +184,12 @@ def main() -> None:
         data = made_up()
     python = python_with("rectools", RECTOOLS, extras="[torch]")
     threads = [int(number) for number in asked.threads.split(",")]
-    kinds = list(filter(None, asked.kinds.split(",")))
     if asked.full:
-        quality(python, data, kinds, threads[-1], asked.epochs)
+        quality(python, data, asked.who.split(","), threads[-1], asked.epochs)
         return
     for number in threads:
         speed(python, data, number)
-    for kind in kinds:
+    for kind in WHO[2:]:
         rate = STEPS * CONFIG.batch_size / ours(data, kind, 1)["processor"]
         print(f"  {kind}: {rate:,.0f} sequences a processor second", flush=True)
     ranking(data, "MovieLens 1M")
