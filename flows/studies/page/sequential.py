@@ -88,23 +88,20 @@ def _difference(row: Mapping[str, Any]) -> str:
 
 def _table(results: pl.DataFrame, claims: pl.DataFrame, metric: str) -> tuple[str, Table]:
     """The table of the paper: means over seeds, and the paired difference of an arm to the base."""
-    k = metric.partition("@")[2]
-    metrics = [f"{name}@{k}" for name in ("ndcg", "hr", "mrr", "coverage", "serendipity", "novelty")]
-    means = results.filter(pl.col("metric").is_in(metrics), slice="all").group_by(
-        "model", "arm", "metric", maintain_order=True
-    )
-    wide = means.agg(pl.col("value").mean()).pivot("metric", index=["model", "arm"], values="value")
+    others = [f"{name}@{metric.partition('@')[2]}" for name in ("ndcg", "hr", "coverage", "serendipity")]
+    others = [name for name in others if name != metric]
+    whole = results.filter(pl.col("metric").is_in([metric, *others]), slice="all")
+    means = whole.group_by("model", "arm", "metric", maintain_order=True).agg(pl.col("value").mean())
     asked = claims.filter(slice="all", worse=BASE)
     paired = {(r["model"], r["better"]): _difference(r) for r in asked.to_dicts() if r["difference"] is not None}
     cells = (
         (
-            *(row["model"], row["arm"]),
-            *(decimal(row.get(name)) for name in metrics),
-            paired.get((row["model"], row["arm"]), ""),
+            *(row["model"], row["arm"], decimal(row[metric]), paired.get((row["model"], row["arm"]), "")),
+            *(decimal(row[name]) for name in others),
         )
-        for row in wide.to_dicts()
+        for row in means.pivot("metric", index=["model", "arm"], values="value").to_dicts()
     )
-    columns = ("model", "arm", *metrics, f"{metric} less the base's")
+    columns = ("model", "arm", metric, "less the base's", *others)
     return "Means over seeds, and the paired difference to the base", Table(columns, tuple(cells), words=2)
 
 
