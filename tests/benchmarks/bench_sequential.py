@@ -37,7 +37,8 @@ from storage.split import LeakageWarning, LeaveLastOut
 from tests.benchmarks._environment import python_with
 
 RECTOOLS = "0.19.0"
-WHO = ("sasrec", "rectools", "bert4rec", "gru4rec", "item_llama")
+OTHERS = ("bert4rec", "gru4rec", "item_llama")
+WHO = ("sasrec", "rectools", *OTHERS)
 WARM_UP, STEPS, TURNS = 2, 10, 2
 OPTIONS = {"width": 64, "blocks": 2, "heads": 1, "dropout": 0.2, "learning_rate": 1e-3}
 CONFIG = TrainConfig(max_length=200, batch_size=128, patience=10)
@@ -189,7 +190,7 @@ def main() -> None:
         return
     for number in threads:
         speed(python, data, number)
-    for kind in WHO[2:]:
+    for kind in OTHERS:
         rate = STEPS * CONFIG.batch_size / ours(data, kind, 1)["processor"]
         print(f"  {kind}: {rate:,.0f} sequences a processor second", flush=True)
     ranking(data, "MovieLens 1M")

@@ -15,7 +15,7 @@ from flows.studies.page import FAILS, HOLDS, Claim, Claims, Fact, Page, Section,
 from flows.studies.page.colours import styles
 from flows.studies.page.ctr_figures import figures
 from flows.studies.page.ctr_tables import CONTROL, GAIN, SAVING, CtrTables
-from flows.studies.page.scales import decimal, percent, plain, signed
+from flows.studies.page.scales import decimal, difference, percent, plain
 
 BASE = "base"
 HEADINGS = {
@@ -131,19 +131,12 @@ def _line(kind: str, rows: list[dict[str, Any]]) -> Claim:
     verdict = next((v for v in (FAILS, *verdicts) if v in verdicts and v != HOLDS), HOLDS)
     verdict = shown["verdict"] if kind == SAVING else verdict
     at = f" at {percent(shown['fraction'])}" if len(rows) > 1 else ""
-    return Claim(verdict, said, _difference(shown) + at, steps if len(steps) > 1 else ())
-
-
-def _difference(row: Mapping[str, Any]) -> str:
-    if row["difference"] is None:
-        return "no number"
-    interval = ", ".join(signed(row[end]) for end in ("low", "high")) if row["low"] is not None else "no interval"
-    return f"{signed(row['difference'])} [{interval}]"
+    return Claim(verdict, said, difference(shown) + at, steps if len(steps) > 1 else ())
 
 
 def evidence(row: Mapping[str, Any]) -> str:
     """The numbers of a claim: difference, interval, what it is over."""
-    return _difference(row) + ("" if row["base"] is None else f" over {row['base']:.4f}")
+    return difference(row) + ("" if row["base"] is None else f" over {row['base']:.4f}")
 
 
 def _results(results: pl.DataFrame) -> Table:

@@ -1,8 +1,9 @@
 """Where on a chart does a number lie, and which numbers stand beside its axes? Linear and logarithmic axes."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -85,6 +86,14 @@ def decimal(value: float | None) -> str:
 def signed(value: float | None) -> str:
     """A difference with its sign, a true minus: +0.0072; empty where there is none."""
     return "" if value is None else f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+
+
+def difference(row: Mapping[str, Any]) -> str:
+    """A claim's `difference` with its interval from `low` to `high`: +0.0072 [+0.0051, +0.0093]."""
+    if row["difference"] is None:
+        return "no number"
+    interval = ", ".join(signed(row[end]) for end in ("low", "high")) if row["low"] is not None else "no interval"
+    return f"{signed(row['difference'])} [{interval}]"
 
 
 def percent(fraction: float) -> str:

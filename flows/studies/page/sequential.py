@@ -11,7 +11,7 @@ import polars as pl
 from flows.studies.page import OPEN, Claim, Claims, Figure, Key, Page, Panel, Section, Step, Table, html
 from flows.studies.page.charts import Row, dots
 from flows.studies.page.colours import styles
-from flows.studies.page.scales import decimal, signed
+from flows.studies.page.scales import decimal, difference
 from flows.studies.page.seeds import over_seeds
 
 BASE = "base"
@@ -77,13 +77,8 @@ def _groups(claims: pl.DataFrame) -> Iterator[Claims]:
 
 
 def _evidence(row: Mapping[str, Any]) -> str:
-    if row["difference"] is None:
-        return "no number"
-    return f"{_difference(row)} over {row['base']:.4f}, {row['queries']:,} queries"
-
-
-def _difference(row: Mapping[str, Any]) -> str:
-    return f"{signed(row['difference'])} [{signed(row['low'])}, {signed(row['high'])}]"
+    over = "" if row["difference"] is None else f" over {row['base']:.4f}, {row['queries']:,} queries"
+    return difference(row) + over
 
 
 def _table(results: pl.DataFrame, claims: pl.DataFrame, metric: str) -> tuple[str, Table]:
@@ -93,7 +88,7 @@ def _table(results: pl.DataFrame, claims: pl.DataFrame, metric: str) -> tuple[st
     whole = results.filter(pl.col("metric").is_in([metric, *others]), slice="all")
     means = whole.group_by("model", "arm", "metric", maintain_order=True).agg(pl.col("value").mean())
     asked = claims.filter(slice="all", worse=BASE)
-    paired = {(r["model"], r["better"]): _difference(r) for r in asked.to_dicts() if r["difference"] is not None}
+    paired = {(r["model"], r["better"]): difference(r) for r in asked.to_dicts() if r["difference"] is not None}
     cells = (
         (
             *(row["model"], row["arm"], decimal(row[metric]), paired.get((row["model"], row["arm"]), "")),

@@ -8,10 +8,11 @@ from typing import Any
 import ctr_models.sequential.baselines
 from ctr_models.sequential import controls, runs
 from ctr_models.sequential.hybrids import hybrid, parts_of
+from ctr_models.sequential.items import ItemText
 from ctr_models.sequential.model import ModelScorer
 from ctr_models.sequential.ranking import Scorer
 from ctr_models.sequential.sequences import Sequences, sequences
-from ctr_models.sequential.text import Text, fit_text, item_vectors
+from ctr_models.sequential.text import Text, fit_text, item_vectors, reduced
 from ctr_models.sequential.train import Run, fit
 from ctr_models.sequential.zoo import NetworkConfig
 from flows.config import RunConfig
@@ -72,9 +73,10 @@ class Recommenders:
         return runs.save_run(self.root, run_name(name, arm, seed), run).number
 
     def scorer(self, run: Run, arm: Arm, seed: int) -> Scorer:
-        """What ranks by a model that was trained in an arm with a seed."""
-        text = self._text(arm, run.options.width, seed)
-        return ModelScorer(run.model, self.data.n_items, text and text.items)
+        """What ranks by a model that was trained in an arm with a seed; cold items by the reduction it learned with."""
+        vectors = self._vectors_of(arm, seed)
+        cold = reduced(vectors, run.reduction) if vectors is not None and run.reduction is not None else None
+        return ModelScorer(run.model, self.data.n_items, cold)
 
     def hybrid(self, config: Any, seed: int) -> Scorer:
         """A hybrid of baselines, and of the saved runs of models in the arm without text."""
@@ -84,7 +86,7 @@ class Recommenders:
                 made[name] = self.baseline(name)
             else:
                 run = runs.load_run(self.root, run_name(name, BASE, seed))
-                made[name] = ModelScorer(run.model, self.data.n_items)
+                made[name] = self.scorer(run, Arm(), seed)
         return hybrid(config, made, self.data)
 
     def described(self, parts: int) -> dict[str, str]:
@@ -110,16 +112,23 @@ class Recommenders:
         }
 
     def _text(self, arm: Arm, width: int, seed: int) -> Text | None:
-        """The text of an arm. Another seed permutes and draws the controls anew."""
+        """The text of an arm, fitted to a model's width."""
+        vectors = self._vectors_of(arm, seed)
+        if arm.item_init is None or vectors is None:
+            return None
+        encoder = self.features[arm.item_init.feature_set].encoder
+        return fit_text(vectors, arm.item_init, self.data, width=width, catalogue=self.dataset.items, encoder=encoder)
+
+    def _vectors_of(self, arm: Arm, seed: int) -> ItemText | None:
+        """The stored vectors as an arm has them. Another seed permutes and draws the controls anew."""
         if arm.item_init is None:
             return None
         stored = self._vectors[arm.item_init.feature_set]
         if arm.vectors == "permuted":
-            stored = controls.permuted(stored, seed=seed)
-        elif arm.vectors == "random":
-            stored = controls.random_like(stored, seed=seed)
-        encoder = self.features[arm.item_init.feature_set].encoder
-        return fit_text(stored, arm.item_init, self.data, width=width, catalogue=self.dataset.items, encoder=encoder)
+            return controls.permuted(stored, seed=seed)
+        if arm.vectors == "random":
+            return controls.random_like(stored, seed=seed)
+        return stored
 
 
 def run_name(model: str, arm: str, seed: int | str) -> str:
