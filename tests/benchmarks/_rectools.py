@@ -79,6 +79,7 @@ def quality(spec, rows):
         trained.fit_partial(known, min_epochs=1, max_epochs=1)
         seconds, done = seconds + time.perf_counter() - started, done + 1
         reached = ndcg(trained, known, *answers[1])
+        print(f"    rectools: epoch {done}, validation NDCG@10 {reached[0]:.4f}, {seconds:.0f} s", file=sys.stderr)
         waited = 0 if reached[0] > best else waited + 1
         if reached[0] > best:
             best, found = reached[0], dict(zip(("ndcg@10", "hr@10"), ndcg(trained, later, *answers[2]), strict=True))
