@@ -66,7 +66,7 @@ class Recommender:
         self._vectors = {text.name: text.vectors for text in self._texts}
         with torch.inference_mode():
             self._prepared = self._model.prepare(self._tables, self._vectors)
-        self._similarity = CandidateSimilarity(self._tables, self._texts, window=self._samples.max_history)
+        self._similarity = CandidateSimilarity(self._tables, self._texts)
         self._user_rows = {user: row for row, user in enumerate(self._tables.user_ids, start=1)}
         self._item_ids = np.array(["", *self._tables.item_ids], dtype=object)
         self._item_rows = {item: row for row, item in enumerate(self._tables.item_ids, start=1)}

@@ -105,7 +105,7 @@ def without_values(run: Run, gone: Mapping[str, Collection[str]]) -> tuple[Run, 
     model = copy.deepcopy(run.model)
     with torch.no_grad():
         model.table[rows] = 0
-    return replace(run, model=model, vocabulary=Vocabulary(tuple(fields))), len(rows)
+    return replace(run, model=model, vocabulary=replace(run.vocabulary, fields=tuple(fields))), len(rows)
 
 
 def run_names(root: Path) -> list[str]:

@@ -26,7 +26,7 @@ class SampleConfig(BaseModel, extra="forbid", frozen=True):
     """What of a snapshot the models read."""
 
     max_history: PositiveInt = 50
-    """How many of the user's newest earlier interactions a model sees, and compares with the target in text space."""
+    """How many of the user's newest earlier interactions a model sees."""
     text_dimensions: PositiveInt = 64
     """How many principal components of the stored text vectors are kept."""
     whiten: bool = True
@@ -124,7 +124,7 @@ def encode(
         tensor(n_before),
         tensor(samples["label"].to_numpy().astype(np.float32)),
         tensor(user_text),
-        tensor(compare(tables, texts, user, item, n_before, user_text, window=config.max_history)),
+        tensor(compare(tables, texts, user, item, n_before, user_text)),
         snapshot.lineage,
     )
 

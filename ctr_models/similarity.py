@@ -1,4 +1,4 @@
-"""How near is an item, in text space, to what its user liked and disliked before? A few numbers beside the vectors.
+"""What would a user think of an item, judging by its text and by what they thought of others? Two numbers.
 
 A linear projection of a text vector has to learn from clicks what is alike; the encoder knows already.
 """
@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ctr_models.tables import Tables
 from ctr_models.text import TextSet, TextStatistics
 
-SIMILARITIES = (
-    *("mean_liked", "max_liked", "mean_disliked", "max_disliked"),
-    *("vote_near", "rating_near", "vote_wide", "rating_wide"),
-)
-VOTES = (0.05, 0.2)
-"""Widths of the two cosine kernels, one four times the other: how far a vote of the history reaches."""
+SIMILARITIES = ("expected", "vote")
+WIDTH = 0.2
+"""Of the kernel: texts whose cosine is this much smaller are e times less alike."""
+NOISE, OFFSET = 1.0, 0.1
+"""Variances of an opinion that no text tells: of one alone, and of all that a user has. A text's own is 1."""
 PRIOR = 0.02
 """Weight of 'no opinion' in a vote, as a share of the kernel's height."""
+HOP = 200
+"""What a row is compared to begins at a multiple of this: at the newest 200 to 399 earlier interactions."""
 
 
 def compare(
@@ -28,21 +31,20 @@ def compare(
     item: np.ndarray,
     n_before: np.ndarray,
     user_text: np.ndarray,
-    *,
-    window: int,
 ) -> np.ndarray:
-    """Text-space similarity of each row's item to the newest `window` earlier items of its user; float32 [N, S].
+    """Text-space similarity of each row's item to earlier items of its user; float32 [N, S].
 
-    Columns are those of `similarity_names`, NaN where a text is absent. Rows of one user are compared at once,
-    so the cost is one matrix product a user.
+    Columns are those of `similarity_names`, NaN where a text is absent. Rows of one user are compared at once.
     """
     out = np.full((len(item), len(similarity_names([text.statistics for text in texts]))), np.nan, np.float32)
     if not out.size:
         return out
-    order = np.argsort(user, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(user[order])) + 1)
+    first = first_seen(n_before)
+    order = np.lexsort((first, user))
+    changes = (np.diff(user[order]) != 0) | (np.diff(first[order]) != 0)
+    groups = np.split(order, np.flatnonzero(changes) + 1)
     start, acted = tables.start.numpy(), tables.item.numpy()
-    liked, stars = tables.liked.numpy(), tables.stars.numpy()
+    liked, opinion = tables.liked.numpy(), tables.opinion.numpy()
     of_items = [text for text in texts if text.entity == "item"]
     of_users = [text for text in texts if text.entity == "user"]
     rows = tables.items.text.numpy()
@@ -50,17 +52,11 @@ def compare(
     for place, text in enumerate(of_items):
         wide = slice(column, column + len(SIMILARITIES))
         for mine in groups:
-            first = start[user[mine[0]]]
-            until = n_before[mine]
-            past = slice(first + max(0, int(until.min()) - window), first + int(until.max()))
-            out[mine, wide] = similarities(
-                text,
-                rows[item[mine], place],
-                rows[acted[past], place],
-                liked[past],
-                stars[past],
-                np.stack([np.maximum(until - window, 0), until], axis=1) - (past.start - first),
-            )
+            begin = start[user[mine[0]]] + first[mine[0]]
+            seen = n_before[mine] - first[mine[0]]
+            past = slice(begin, begin + int(seen.max()))
+            targets, history = rows[item[mine], place], rows[acted[past], place]
+            out[mine, wide] = similarities(text, targets, history, liked[past], opinion[past], seen)
         column += len(SIMILARITIES)
     for one, other in pairs(of_users, of_items):
         its = rows[item, of_items.index(other)]
@@ -72,57 +68,77 @@ def compare(
     return out
 
 
-def similarities(
-    text: TextSet, targets: np.ndarray, history: np.ndarray, liked: np.ndarray, stars: np.ndarray, windows: np.ndarray
-) -> np.ndarray:
-    """Each target beside one user's history; float32 [T, 8], columns `SIMILARITIES`, NaN where nothing is to compare.
+def first_seen(n_before: np.ndarray) -> np.ndarray:
+    """The first of a user's interactions that a row with `n_before` earlier ones is compared to.
 
-    targets: int [T] and history: int [H], rows of the text's vectors, 0 where there is none; liked: bool [H]; stars:
-    float [H], the ratings; windows: int [T, 2], the part [from, to) of the history that each target may see. Mean and
-    greatest cosine to liked and to disliked items, and of two kernels each a vote and a rating, sum_h K(cos_h)
-    (o_h - mean o) / (sum_h K(cos_h) + prior), o being liked_h or stars_h (0 for one not rated), K(c) =
-    exp((c - 1) / width): the kernel regression of Nadaraya and Watson (1964).
+    It moves in hops, so that all rows between two hops see the beginning of one and the same history.
+    """
+    return np.maximum(0, (n_before // HOP - 1) * HOP)
+
+
+def similarities(
+    text: TextSet, targets: np.ndarray, history: np.ndarray, liked: np.ndarray, opinion: np.ndarray, seen: np.ndarray
+) -> np.ndarray:
+    """Each target beside one user's history; float32 [T, 2], columns `SIMILARITIES`, NaN where nothing is to compare.
+
+    targets: int [T] and history: int [H], rows of the text's vectors, 0 where there is none; liked: bool [H]; opinion:
+    float32 [H], see `Usual`, NaN for what was not rated; seen: int [T], how many of the history, oldest first, each
+    target may see. See `_expected` and `_vote`.
     """
     out = np.full((len(targets), len(SIMILARITIES)), np.nan, np.float32)
-    for start in range(0, len(targets), 1024):
-        block = start + np.flatnonzero(targets[start : start + 1024])
-        low, high = int(windows[block, 0].min(initial=len(history))), int(windows[block, 1].max(initial=0))
-        there, likes = history[low:high] > 0, liked[low:high]
-        sides = [np.flatnonzero(there & likes), np.flatnonzero(there & ~likes)]
-        places = low + np.concatenate(sides)
-        if len(places):
-            seen = (places >= windows[block, :1]) & (places < windows[block, 1:])
-            cosine = text.unit[targets[block]] @ text.unit[history[places]].T
-            out[block] = _seen(cosine, len(sides[0]), stars[places], seen.astype(np.float32))
+    asked, there = np.flatnonzero(targets), np.flatnonzero(history)
+    if not (len(asked) and len(there)):
+        return out
+    mine_HE, theirs_TE = (torch.from_numpy(text.unit[rows]) for rows in (history[there], targets[asked]))
+    near_HT = kernel(mine_HE @ theirs_TE.T)
+    many = np.searchsorted(there, seen[asked])
+    out[asked, 1] = _vote(near_HT, torch.from_numpy(liked[there].astype(np.float32)), many)
+    rated = ~np.isnan(opinion[there])
+    if not rated.all():
+        there, mine_HE, near_HT = there[rated], mine_HE[rated], near_HT[rated]
+        many = np.searchsorted(there, seen[asked])
+    if len(there):
+        out[asked, 0] = _expected(mine_HE, near_HT, torch.from_numpy(opinion[there]), many)
     return out
 
 
-def _seen(cosine: np.ndarray, n_liked: int, stars: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """All eight where each target sees the places at which `seen` [T, H] is 1; the first `n_liked` places are liked."""
-    out = np.full((len(cosine), len(SIMILARITIES)), np.nan, np.float32)
-    for side, part in enumerate((slice(0, n_liked), slice(n_liked, None))):
-        counts = seen[:, part].sum(axis=1)
-        some = counts > 0
-        mean = np.einsum("th,th->t", cosine[:, part], seen[:, part])
-        best = np.where(seen[:, part] > 0, cosine[:, part], -2).max(axis=1, initial=-2)
-        out[some, 2 * side] = mean[some] / counts[some]
-        out[some, 2 * side + 1] = best[some]
-    given_H2 = np.stack([np.ones_like(stars), ~np.isnan(stars)], axis=1).astype(np.float32)
-    opinion_H2 = np.stack([np.arange(len(stars)) < n_liked, np.nan_to_num(stars)], axis=1).astype(np.float32)
-    mean_T2 = (seen @ opinion_H2) / np.maximum(seen @ given_H2, 1)
-    wide = _kernel(cosine) * seen
-    any_ = seen.any(axis=1)
-    for column, kernel in ((4, np.square(np.square(wide))), (6, wide)):
-        pull_T2 = kernel @ opinion_H2 - mean_T2 * (kernel @ given_H2)
-        out[any_, column : column + 2] = (pull_T2 / (kernel.sum(axis=1, keepdims=True) + np.float32(PRIOR)))[any_]
-    return out
+def _expected(mine_HE: Tensor, near_HT: Tensor, opinion_H: Tensor, many_T: np.ndarray) -> np.ndarray:
+    """What a Gaussian process over texts expects of each target after the first `many_T` opinions; NaN after none.
+
+    k^T (K + offset + noise)^-1 y, the mean of the posterior (Rasmussen and Williams 2006, "Gaussian Processes for
+    Machine Learning", equation 2.25, algorithm 2.1), without the user's own offset, which no text tells. With L L^T the
+    matrix it is the product of L^-1 k and L^-1 y; as L is triangular, their first h entries are those of a history
+    that ends after h, so that one factor serves every row of a user, each from its own past alone.
+    """
+    factor_HH = torch.linalg.cholesky(covariance(mine_HE))
+    both = torch.linalg.solve_triangular(factor_HH, torch.cat([near_HT, opinion_H[:, None]], dim=1), upper=False)
+    told_HT = both[:, :-1].mul_(both[:, -1:]).cumsum_(dim=0)
+    expected_T = told_HT[torch.from_numpy(many_T - 1), torch.arange(len(many_T))].numpy()
+    return np.where(many_T > 0, expected_T, np.nan)
 
 
-def _kernel(cosine: np.ndarray) -> np.ndarray:
-    """The wide kernel; its fourth power is the near one, whose width is a quarter, so one exponential serves both."""
-    weight = cosine - np.float32(1)
-    weight *= np.float32(1 / VOTES[1])
-    return np.exp(weight, out=weight)
+def covariance(mine_HE: Tensor) -> Tensor:
+    """Of one user's opinions of items with these texts, [H, H]."""
+    near_HH = kernel(mine_HE @ mine_HE.T) + OFFSET
+    near_HH.diagonal().add_(NOISE)
+    return near_HH
+
+
+def _vote(near_HT: Tensor, liked_H: Tensor, many_T: np.ndarray) -> np.ndarray:
+    """sum_h k_h (liked_h - share of liked) / (sum_h k_h + prior) over the first `many_T`; NaN over none.
+
+    The kernel regression of Nadaraya and Watson (1964).
+    """
+    many = torch.from_numpy(many_T)
+    near_HT = near_HT * (torch.arange(len(liked_H))[:, None] < many)
+    share_T = liked_H.cumsum(dim=0)[many - 1] / many
+    liked_T, total_T = torch.stack([liked_H, torch.ones_like(liked_H)]) @ near_HT
+    return np.where(many_T > 0, (liked_T - share_T * total_T) / (total_T + PRIOR), np.nan)
+
+
+def kernel(cosine: Tensor) -> Tensor:
+    """How much two texts have in common: exp((cosine - 1) / width), in place."""
+    return cosine.sub_(1).mul_(1 / WIDTH).exp_()
 
 
 def similarity_names(sets: Sequence[TextStatistics]) -> list[str]:

@@ -40,8 +40,8 @@ class Tables:
     user_ids, item_ids: external ids; dense row r + 1 stands for the r-th. users: by dense row; items: by version;
     item_of: int64 [1 + versions], the dense row of a version's item; current: int32 [1 + items], the version as of now.
     start: int64 [users + 2], user r's interactions are [start[r], start[r + 1]); item (versions), rating (1 is the
-    first value, 0 unknown), liked, stars (float32, the rating itself, NaN where there is none): [interactions + 1], the
-    last is padding; likes: int64 [interactions + 1], how many were liked before each place.
+    first value, 0 unknown), liked, opinion (float32, see `Usual`, NaN where there is no rating): [interactions + 1],
+    the last is padding; likes: int64 [interactions + 1], how many were liked before each place.
     """
 
     vocabulary: Vocabulary
@@ -55,7 +55,7 @@ class Tables:
     item: Tensor
     rating: Tensor
     liked: Tensor
-    stars: Tensor
+    opinion: Tensor
     likes: Tensor
 
 
@@ -101,8 +101,8 @@ def encode_tables(
         item=tensor(np.concatenate([history, [0]]).astype(np.int32)),
         rating=tensor(np.concatenate([codes, [0]]).astype(np.int32)),
         liked=tensor(np.concatenate([liked, [0]]).astype(bool)),
-        stars=tensor(
-            np.concatenate([rows["rating"].cast(pl.Float32).fill_null(np.nan).to_numpy(), [np.nan]], dtype=np.float32)
+        opinion=tensor(
+            np.concatenate([vocabulary.usual.opinions(rows["item_id"], rows["rating"]), [np.nan]], dtype=np.float32)
         ),
         likes=tensor(np.concatenate([[0], np.cumsum(liked)])),
     )

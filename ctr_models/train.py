@@ -32,7 +32,7 @@ from storage.errors import DataError
 
 SCORE_BATCH = 8192
 
-RECIPE = 2
+RECIPE = 3
 """One more whenever the same configuration and data train another model: what was trained before is trained again."""
 
 

@@ -1,5 +1,7 @@
 """Which number stands for each value of each field? Fitted on the past of the training rows, saved with the run.
 
+It also holds what each item is usually rated (`opinions`).
+
 All fields share one embedding table. Row 0 is padding and unknown for every field; a field's own values follow each
 other from its `offset`. Fields are derived from the dataset's columns: the id and every attribute of users and items,
 the rating of each history element, and how many items the history held, liked and disliked.
@@ -14,6 +16,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from ctr_models.opinions import Usual, fit_usual
 from storage.errors import ConfigError, StoreError
 from storage.interactions import Dataset
 
@@ -90,9 +93,10 @@ class Field:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """All fields in the order in which models see them, and how many embedding rows they need."""
+    """All fields in the order in which models see them, how many embedding rows they need, and usual ratings."""
 
     fields: tuple[Field, ...]
+    usual: Usual
 
     @property
     def size(self) -> int:
@@ -109,16 +113,18 @@ class Vocabulary:
 
     def to_json(self) -> str:
         """Text that `from_json` reads back to an equal vocabulary."""
-        return json.dumps({"fields": [asdict(field) for field in self.fields]}, ensure_ascii=False, indent=1)
+        said = {"fields": [asdict(field) for field in self.fields], "usual": asdict(self.usual)}
+        return json.dumps(said, ensure_ascii=False, indent=1)
 
     @staticmethod
     def from_json(text: str) -> "Vocabulary":
         """The vocabulary that wrote `text`. Raises StoreError where it is not one."""
         try:
-            fields = json.loads(text)["fields"]
-            return Vocabulary(
-                tuple(Field(**{**f, "values": tuple(f["values"]), "edges": tuple(f["edges"])}) for f in fields)
+            said = json.loads(text)
+            fields = tuple(
+                Field(**{**f, "values": tuple(f["values"]), "edges": tuple(f["edges"])}) for f in said["fields"]
             )
+            return Vocabulary(fields, Usual.from_dict(said["usual"]))
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"this is not a vocabulary: {error}") from error
 
@@ -126,8 +132,8 @@ class Vocabulary:
 def fit_vocabulary(dataset: Dataset, train: pl.DataFrame, *, drop: Sequence[str] = ()) -> Vocabulary:
     """The values that occur in training rows: their users, their items, and the items of their histories.
 
-    train: `user_id`, `item_id`, `n_before` of the training samples. drop: names of fields to leave out.
-    Raises ConfigError where `drop` names a field that does not exist.
+    train: `timestamp`, `user_id`, `source_row`, `item_id`, `n_before` of the training samples. drop: names of fields
+    to leave out. Raises ConfigError where `drop` names a field that does not exist.
     """
     past = (
         dataset.interactions.select("user_id", "item_id", "rating", place=pl.int_range(pl.len()).over("user_id"))
@@ -153,7 +159,7 @@ def fit_vocabulary(dataset: Dataset, train: pl.DataFrame, *, drop: Sequence[str]
         if name not in drop:
             fields.append(Field(name, side, kind, offset, values, edges))
             offset += fields[-1].size
-    return Vocabulary(tuple(fields))
+    return Vocabulary(tuple(fields), fit_usual(dataset, train))
 
 
 _COUNTED: dict[str, Kind] = {**dict.fromkeys(COUNTS, "count"), "liked_share": "share"}

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import polars as pl
 
+from ctr_models.opinions import fit_usual
 from ctr_models.text import TextStatistics, fit_statistics
 from ctr_models.vocabulary import fit_vocabulary
 from flows.audits import Audited
@@ -13,6 +14,8 @@ from storage.features import FeatureSet
 
 AGREE = 0.9
 """Share of the entities on which a column must agree with a count of everything to be taken for it."""
+FORGOTTEN = 0.02
+"""How far usual ratings may lie from those of today's training rows, in deviations: people are forgotten."""
 
 
 def column_made_from_all_rows(audited: Audited) -> Iterator[str]:
@@ -46,6 +49,16 @@ def vocabulary_of_everything(audited: Audited) -> Iterator[str]:
                 yield f"run {name!r}: {field.name} knows {len(more)} values of no training row, as {min(more)!r}"
             elif known is not None and field.edges != known.edges:
                 yield f"run {name!r}: the buckets of {field.name} are not those of the training rows"
+
+
+def usual_ratings_of_everything(audited: Audited) -> Iterator[str]:
+    """A run whose usual ratings of items come from more than training rows."""
+    for name, run in audited.runs.items():
+        usual, fitted = run.vocabulary.usual, fit_usual(audited.dataset, audited.train)
+        means = dict(zip(usual.items, usual.means, strict=True))
+        apart = [means.get(item, usual.mean) - mean for item, mean in zip(fitted.items, fitted.means, strict=True)]
+        if apart and np.sqrt(np.mean(np.square(apart))) > FORGOTTEN * fitted.deviation:
+            yield f"run {name!r}: what items are usually rated is not what training rows say"
 
 
 def text_mean_of_everything(audited: Audited) -> Iterator[str]:
@@ -100,4 +113,10 @@ def _rating_above(audited: Audited) -> float:
     return float(rules["rating_above"]) if isinstance(rules, Mapping) else 3.0
 
 
-CHECKS = (column_made_from_all_rows, vocabulary_of_everything, text_mean_of_everything, whitening_of_everything)
+CHECKS = (
+    column_made_from_all_rows,
+    vocabulary_of_everything,
+    usual_ratings_of_everything,
+    text_mean_of_everything,
+    whitening_of_everything,
+)

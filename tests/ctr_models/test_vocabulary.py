@@ -33,7 +33,7 @@ def dataset() -> Dataset:
     return Dataset("d", "general", "time", interactions, users, items)
 
 
-TRAIN = pl.DataFrame({"user_id": ["a"], "item_id": ["y"], "n_before": [1]})
+TRAIN = pl.DataFrame({"timestamp": [2], "user_id": ["a"], "source_row": [2], "item_id": ["y"], "n_before": [1]})
 
 
 def test_only_training_rows_and_their_past_are_known() -> None:
@@ -75,7 +75,7 @@ def test_numbers_fall_into_buckets_of_about_equal_size() -> None:
     items = pl.DataFrame({"item_id": ["x"], "title": ["X"]})
     rows = pl.DataFrame([(u, "x", 4.0, 1, 1) for u in users["user_id"]], schema=INTERACTIONS, orient="row")
     data = Dataset("d", "general", "time", rows, users, items)
-    train = rows.select("user_id", "item_id", n_before=pl.lit(0))
+    train = rows.select("timestamp", "user_id", "source_row", "item_id", n_before=pl.lit(0))
     field = fit_vocabulary(data, train).named("user.income")
     counts = np.bincount(field.encode(users["income"]) - field.offset)
 

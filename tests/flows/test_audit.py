@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ctr_models.opinions import fit_usual
 from ctr_models.runs import load_run, run_names
 from ctr_models.text import fit_statistics
 from ctr_models.vocabulary import fit_vocabulary
@@ -322,6 +323,12 @@ LEAKS: dict[str, tuple[str, Callable[[Audited], Audited]]] = {
     ),
     "a vocabulary of everything": ("vocabulary_of_everything", lambda a: vocabulary_of(a, everything_trains(a))),
     "buckets of everything": ("vocabulary_of_everything", year_edges),
+    "usual ratings of everything": (
+        "usual_ratings_of_everything",
+        lambda a: run_with(
+            a, vocabulary=replace(a.runs["deepfm"].vocabulary, usual=fit_usual(a.dataset, everything_trains(a)))
+        ),
+    ),
     "a mean of everything": ("text_mean_of_everything", lambda a: fitted_on_everything(a, mean=True)),
     "a whitening of everything": ("whitening_of_everything", lambda a: fitted_on_everything(a, mean=False)),
 }
