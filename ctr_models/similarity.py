@@ -110,18 +110,13 @@ def _expected(mine_HE: Tensor, near_HT: Tensor, opinion_H: Tensor, many_T: np.nd
     matrix it is the product of L^-1 k and L^-1 y; as L is triangular, their first h entries are those of a history
     that ends after h, so that one factor serves every row of a user, each from its own past alone.
     """
-    factor_HH = torch.linalg.cholesky(covariance(mine_HE))
+    covariance_HH = kernel(mine_HE @ mine_HE.T) + OFFSET
+    covariance_HH.diagonal().add_(NOISE)
+    factor_HH = torch.linalg.cholesky(covariance_HH)
     both = torch.linalg.solve_triangular(factor_HH, torch.cat([near_HT, opinion_H[:, None]], dim=1), upper=False)
     told_HT = both[:, :-1].mul_(both[:, -1:]).cumsum_(dim=0)
     expected_T = told_HT[torch.from_numpy(many_T - 1), torch.arange(len(many_T))].numpy()
     return np.where(many_T > 0, expected_T, np.nan)
-
-
-def covariance(mine_HE: Tensor) -> Tensor:
-    """Of one user's opinions of items with these texts, [H, H]."""
-    near_HH = kernel(mine_HE @ mine_HE.T) + OFFSET
-    near_HH.diagonal().add_(NOISE)
-    return near_HH
 
 
 def _vote(near_HT: Tensor, liked_H: Tensor, many_T: np.ndarray) -> np.ndarray:
