@@ -48,10 +48,12 @@ class Usual:
 def fit_usual(dataset: Dataset, train: pl.DataFrame) -> Usual:
     """Mean ratings of the items of training rows, each drawn towards the mean of all by `PRIOR_RATINGS`.
 
-    train: `timestamp`, `user_id` and `source_row` of the training samples.
+    Of each user only the first rating of an item counts: a label whose item its user had rated before would otherwise
+    be told, in part, by what that earlier rating is compared with. train: `timestamp`, `user_id` and `source_row` of
+    the training samples.
     """
-    rows = dataset.interactions.join(train, on=KEY, how="semi").select("item_id", pl.col("rating").cast(pl.Float64))
-    rows = rows.drop_nulls()
+    first = dataset.interactions.filter(pl.struct("user_id", "item_id").is_first_distinct())
+    rows = first.join(train, on=KEY, how="semi").select("item_id", pl.col("rating").cast(pl.Float64)).drop_nulls()
     if rows.is_empty():
         return Usual()
     mean = float(rows["rating"].to_numpy().mean())

@@ -1,12 +1,12 @@
 """What do stored features cost when a user waits? p50 and p99 of one user's recommendations, with and without.
 
-python -m tests.benchmarks.bench_recommend [FOLDER_OF_ML_1M]
+python -m tests.benchmarks.bench_recommend [--who deepfm,din] [--data FOLDER_OF_ML_1M]
 
 Without that folder the embedded world is used. Vectors are random: how long a request takes does not depend on what a
 text says. The two recommenders take turns on the same users.
 """
 
-import sys
+import argparse
 import tempfile
 import time
 from functools import partial
@@ -71,9 +71,12 @@ def percentiles(milliseconds: list[float]) -> tuple[float, float]:
 
 def main() -> None:
     """Print one row a model."""
-    folder = sys.argv[1] if len(sys.argv) > 1 else "../shared/data/ml-1m"
-    there = (Path(folder) / "ratings.dat").is_file()
-    ingested = ingest("movielens", {"path": folder}) if there else ingest("world", {})
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/ml-1m"))
+    parser.add_argument("--who", default=",".join(plugins.available(zoo)), help="networks of the zoo; all by default")
+    asked = parser.parse_args()
+    there = (asked.data / "ratings.dat").is_file()
+    ingested = ingest("movielens", {"path": asked.data}) if there else ingest("world", {})
     dataset = ingested.dataset
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -85,7 +88,7 @@ def main() -> None:
         taken = Snapshot(dataset, part, taken.features, taken.lineage)
         users = dataset.users["user_id"].sample(REQUESTS, with_replacement=True, seed=0).to_list()
         print(f"recommending 10 of {len(dataset.items):,} items to one user; {REQUESTS} users of {dataset.name}")
-        for kind in plugins.available(zoo):
+        for kind in asked.who.split(","):
             base = Snapshot(dataset, part, {}, taken.lineage)
             arms = [Recommender(trained(data, kind), root) for data in (base, taken)]
             took: list[list[float]] = [[], []]

@@ -13,6 +13,17 @@ from storage.snapshot import Snapshot
 from tests.ctr_models.conftest import World
 
 
+def first_ratings(snapshot: Snapshot) -> list[dict]:
+    """The interactions in their order, without those of an item that their user had rated before."""
+    seen: set[tuple[str, str]] = set()
+    found = []
+    for row in snapshot.dataset.interactions.iter_rows(named=True):
+        if (row["user_id"], row["item_id"]) not in seen:
+            seen.add((row["user_id"], row["item_id"]))
+            found.append(row)
+    return found
+
+
 def training_rows(snapshot: Snapshot) -> pl.DataFrame:
     return snapshot.samples.filter(pl.col("split") == "train")
 
@@ -21,11 +32,12 @@ def test_means_are_of_training_rows_alone_and_drawn_towards_the_mean_of_all(worl
     snapshot = world()
     train = training_rows(snapshot)
     usual = fit_usual(snapshot.dataset, train)
-    ratings = dict(snapshot.dataset.interactions.select("source_row", "rating").rows())
-    given = [ratings[row] for row in train.filter(pl.col("item_id") == "i3")["source_row"]]
-    overall = np.mean([ratings[row] for row in train["source_row"]])
+    learned = set(train["source_row"])
+    rows = [row for row in first_ratings(snapshot) if row["source_row"] in learned]
+    given = [row["rating"] for row in rows if row["item_id"] == "i3"]
+    overall = np.mean([row["rating"] for row in rows])
 
-    assert len(given) < len(snapshot.dataset.interactions.filter(pl.col("item_id") == "i3"))
+    assert len(given) < len(train.filter(pl.col("item_id") == "i3"))
     mean = (sum(given) + PRIOR_RATINGS * overall) / (len(given) + PRIOR_RATINGS)
     assert usual.means[usual.items.index("i3")] == pytest.approx(mean)
     assert usual.mean == pytest.approx(overall)
@@ -34,10 +46,26 @@ def test_means_are_of_training_rows_alone_and_drawn_towards_the_mean_of_all(worl
 def test_opinions_of_training_rows_have_a_mean_square_of_one(world: World) -> None:
     snapshot = world()
     train = training_rows(snapshot)
-    rows = snapshot.dataset.interactions.filter(pl.col("source_row").is_in(train["source_row"].implode()))
+    learned = set(train["source_row"])
+    rows = pl.DataFrame([row for row in first_ratings(snapshot) if row["source_row"] in learned])
     opinions = fit_usual(snapshot.dataset, train).opinions(rows["item_id"], rows["rating"])
 
     assert np.mean(opinions**2) == pytest.approx(1, rel=1e-4)
+
+
+def test_a_label_is_not_told_by_what_an_earlier_rating_of_its_item_is_compared_with(world: World) -> None:
+    """Whatever the label's own rating, the opinion that its user had of the item before is the same."""
+    snapshot = world()
+    first = {row["source_row"] for row in first_ratings(snapshot)}
+    again = training_rows(snapshot).filter(~pl.col("source_row").is_in(first))
+    interactions = snapshot.dataset.interactions
+    other = pl.when(pl.col("source_row").is_in(again["source_row"].implode())).then(6 - pl.col("rating"))
+    changed = replace(
+        snapshot.dataset, interactions=interactions.with_columns(rating=other.otherwise("rating").cast(pl.Float32))
+    )
+
+    assert len(again) > 100
+    assert fit_usual(changed, training_rows(snapshot)) == fit_usual(snapshot.dataset, training_rows(snapshot))
 
 
 def test_an_unknown_item_is_compared_with_the_mean_of_all_and_no_rating_is_no_opinion() -> None:

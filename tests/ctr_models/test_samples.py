@@ -94,7 +94,13 @@ def opinions(snapshot: Snapshot) -> dict[int, float]:
     """How much more than its item's usual rating each row of the source has, by the book."""
     rows = {row["source_row"]: row for row in snapshot.dataset.interactions.iter_rows(named=True)}
     train = [rows[i] for i in snapshot.samples.filter(pl.col("split") == "train")["source_row"]]
-    rated = [row for row in train if row["rating"] is not None]
+    seen: set[tuple[str, str]] = set()
+    first = set()
+    for row in rows.values():  # in the order of each user
+        if (row["user_id"], row["item_id"]) not in seen:
+            seen.add((row["user_id"], row["item_id"]))
+            first.add(row["source_row"])
+    rated = [row for row in train if row["rating"] is not None and row["source_row"] in first]
     overall = np.mean([row["rating"] for row in rated])
     given: dict[str, list[float]] = {}
     for row in rated:
