@@ -5,15 +5,15 @@ training rows' ratings, saved with the run.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from storage.interactions import Dataset
+from storage.snapshot import KEY
 
-KEY = ["timestamp", "user_id", "source_row"]
 PRIOR_RATINGS = 10
 """An item's mean is that of its ratings and of so many times the mean of all: of few ratings it hardly differs."""
 
@@ -61,4 +61,4 @@ def fit_usual(dataset: Dataset, train: pl.DataFrame) -> Usual:
     items = rows.group_by("item_id").agg(drawn.alias("mean")).sort("item_id")
     fitted = Usual(tuple(items["item_id"]), tuple(items["mean"]), mean)
     deviation = float(np.sqrt(np.mean(np.square(fitted.opinions(rows["item_id"], rows["rating"]), dtype=np.float64))))
-    return Usual(fitted.items, fitted.means, mean, deviation or 1.0)
+    return replace(fitted, deviation=deviation or 1.0)

@@ -53,8 +53,9 @@ def vocabulary_of_everything(audited: Audited) -> Iterator[str]:
 
 def usual_ratings_of_everything(audited: Audited) -> Iterator[str]:
     """A run whose usual ratings of items come from more than training rows."""
+    fitted = fit_usual(audited.dataset, audited.train)
     for name, run in audited.runs.items():
-        usual, fitted = run.vocabulary.usual, fit_usual(audited.dataset, audited.train)
+        usual = run.vocabulary.usual
         means = dict(zip(usual.items, usual.means, strict=True))
         apart = [means.get(item, usual.mean) - mean for item, mean in zip(fitted.items, fitted.means, strict=True)]
         if apart and np.sqrt(np.mean(np.square(apart))) > FORGOTTEN * fitted.deviation:

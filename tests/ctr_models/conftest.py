@@ -91,6 +91,17 @@ def world() -> World:
     return make_world
 
 
+def first_ratings(snapshot: Snapshot) -> list[dict]:
+    """The interactions in their order, without those of an item that their user had rated before."""
+    seen: set[tuple[str, str]] = set()
+    found = []
+    for row in snapshot.dataset.interactions.iter_rows(named=True):
+        if (row["user_id"], row["item_id"]) not in seen:
+            seen.add((row["user_id"], row["item_id"]))
+            found.append(row)
+    return found
+
+
 def without_features(snapshot: Snapshot) -> Snapshot:
     """The same labels, no text."""
     return replace(snapshot, features={})

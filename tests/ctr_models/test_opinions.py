@@ -10,18 +10,7 @@ from ctr_models.opinions import PRIOR_RATINGS, Usual, fit_usual
 from ctr_models.vocabulary import Vocabulary, fit_vocabulary
 from storage.errors import StoreError
 from storage.snapshot import Snapshot
-from tests.ctr_models.conftest import World
-
-
-def first_ratings(snapshot: Snapshot) -> list[dict]:
-    """The interactions in their order, without those of an item that their user had rated before."""
-    seen: set[tuple[str, str]] = set()
-    found = []
-    for row in snapshot.dataset.interactions.iter_rows(named=True):
-        if (row["user_id"], row["item_id"]) not in seen:
-            seen.add((row["user_id"], row["item_id"]))
-            found.append(row)
-    return found
+from tests.ctr_models.conftest import World, first_ratings
 
 
 def training_rows(snapshot: Snapshot) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from ctr_models.tables import dense
 from ctr_models.text import fit_statistics
 from storage.errors import ConfigError, StoreError
 from storage.snapshot import Snapshot, join_as_of
-from tests.ctr_models.conftest import World
+from tests.ctr_models.conftest import World, first_ratings
 
 CONFIG = SampleConfig(max_history=7)
 
@@ -94,12 +94,7 @@ def opinions(snapshot: Snapshot) -> dict[int, float]:
     """How much more than its item's usual rating each row of the source has, by the book."""
     rows = {row["source_row"]: row for row in snapshot.dataset.interactions.iter_rows(named=True)}
     train = [rows[i] for i in snapshot.samples.filter(pl.col("split") == "train")["source_row"]]
-    seen: set[tuple[str, str]] = set()
-    first = set()
-    for row in rows.values():  # in the order of each user
-        if (row["user_id"], row["item_id"]) not in seen:
-            seen.add((row["user_id"], row["item_id"]))
-            first.add(row["source_row"])
+    first = {row["source_row"] for row in first_ratings(snapshot)}
     rated = [row for row in train if row["rating"] is not None and row["source_row"] in first]
     overall = np.mean([row["rating"] for row in rated])
     given: dict[str, list[float]] = {}
