@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.studies.ctr.claims import (
+    ARM_BEATS_ARM,
     CONTROL_DOES_NOTHING,
     EQUALS_ALL_ROWS,
     TEXT_BEATS_BASE,
@@ -92,6 +93,14 @@ def test_known_differences_get_their_verdicts(judged: dict) -> None:
         saving_line(savings(study, table)[0]) == "m: 50 % of the rows with text equal all rows without: 2 times fewer"
     )
     assert {claim["slice"] for claim in headlines(table.to_dicts())} <= {"all", "cold_items"}
+
+
+def test_all_rows_alone_save_none(judged: dict) -> None:
+    study = SampleEfficiencyConfig(fractions=(1.0,), seeds=(0, 1), arms=TEXT, margin=0.002)
+    table = claims(study, ["m"], judged)
+
+    assert savings(study, table) == []
+    assert set(table["claim"]) == {TEXT_BEATS_BASE, CONTROL_DOES_NOTHING, ARM_BEATS_ARM}
 
 
 def test_a_gap_in_the_sequence_ends_it(judged: dict) -> None:

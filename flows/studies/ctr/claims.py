@@ -93,7 +93,7 @@ def _said(study: CTRStudyConfig, judged: Judgements, model: str) -> Iterator[Sai
     for arm in controls:
         for fraction in fractions:
             yield from ((CONTROL_DOES_NOTHING, arm, BASE, fraction, fraction, where) for where in CLAIMED[:2])
-    if 1.0 in fractions:
+    if fractions[-1] == 1 and len(fractions) > 1:  # all rows alone save none
         for arm in texts:
             yield from ((EQUALS_ALL_ROWS, arm, BASE, fraction, 1.0, "all") for fraction in fractions)
     for arm, other in study.pairs():

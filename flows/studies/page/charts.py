@@ -17,7 +17,7 @@ LETTER = 6.7
 """Pixels of an average letter of a label."""
 DIGIT = 7.2
 """Pixels of a digit of an axis."""
-LONGEST = 16
+LONGEST = 18
 """Letters of a label beside a chart; the rest is in what a reader hovers over, and in the table."""
 LINE = 14
 """Pixels between two labels."""

@@ -63,10 +63,13 @@ def _uncontrolled(claims: pl.DataFrame) -> Iterator[str]:
 def _how_to_read(claims: pl.DataFrame) -> str:
     margins = sorted(set(claims["margin"].drop_nulls()))
     margin = f" Equal means worse by less than {' or '.join(map(plain, margins))}, set beforehand." if margins else ""
+    saving = (
+        "; text with fewer rows equals all rows without down to the share shown, tested downwards until the first that"
+        " does not hold"
+    )
     return (
         "Differences with paired 95 % intervals. A line holds where it holds at every share of the training rows that"
-        f" it names; text with fewer rows equals all"
-        f" rows without down to the share shown, tested downwards until the first that does not hold.{margin}"
+        f" it names{saving if len(claims.filter(claim=SAVING)) else ''}.{margin}"
     )
 
 
