@@ -145,7 +145,8 @@ def test_a_study_is_done_once_and_goes_on_where_it_was_stopped(
     assert lines[-2].startswith("12 parts, 0 of them computed now, in ")
     assert lines[-1] == f"The page: {first['page']}"
     report = Path(first["page"]).read_text()
-    assert all(f"<dt>{name}</dt>" in report for name in ("Dataset", "Split", "Seeds"))
+    assert all(f"<dt>{name}</dt>" in report for name in ("Dataset", "Split", "Seeds", "Tuning"))
+    assert report.count("untuned: every model has the options as configured") == 2  # what a reader must know first
     assert f">sasrec, {first['claims'][0]['metric']}<" in report
     said = query(root, "SELECT count(*) AS n FROM study_sequential_claims WHERE verdict IS NOT NULL")
     assert said["n"].item() == len(first["claims"])
@@ -198,6 +199,9 @@ def test_every_arm_is_tuned_by_the_same_budget_and_only_once(
     assert weights[0] == weights[1]
     table = pl.read_parquet(Path(first["results"]).with_name("tuning.parquet"))
     assert (again["computed"], again["results"]) == (0, first["results"])
+    report = Path(first["page"]).read_text()
+    assert "untuned" not in report
+    assert "3 trials for each model and arm" in report
     assert table["trial"].to_list() == [0, 1, 2]
     assert table["options"][0] == '{"learning_rate": 0.001, "dropout": 0.2}'  # as configured
     assert table.filter("chosen")["validation"].item() == table["validation"].max()

@@ -20,7 +20,10 @@ UNTRAINED = "no arm"
 
 
 def render(tables: Mapping[str, pl.DataFrame], meta: Mapping[str, Any]) -> str:
-    """The page as HTML. tables: results, claims. meta: `title` and `lead` head it; all else says how it was made."""
+    """The page as HTML. tables: results, claims.
+
+    meta: `title`, `lead` (a sentence) and `warnings` (sentences) head the page; all else says how it was made.
+    """
     results, claims = tables["results"], tables["claims"]
     results = results.with_columns(pl.col("arm").replace("", UNTRAINED), part=_words(pl.col("slice")))
     arms = results["arm"].unique(maintain_order=True).to_list()
@@ -29,7 +32,7 @@ def render(tables: Mapping[str, pl.DataFrame], meta: Mapping[str, Any]) -> str:
     page = Page(
         title=meta["title"],
         lead=meta["lead"],
-        warnings=tuple(_uncontrolled(claims)),
+        warnings=(*_uncontrolled(claims), *meta.get("warnings", ())),
         sections=(
             Section(
                 "Claims",
@@ -42,7 +45,7 @@ def render(tables: Mapping[str, pl.DataFrame], meta: Mapping[str, Any]) -> str:
             Section("Figures", figures=tuple(_figures(results, drawn, metric))),
             Section("Everything", kept_closed=(("Results, mean over seeds", _everything(results)),)),
         ),
-        made={name: value for name, value in meta.items() if name not in ("title", "lead")},
+        made={name: value for name, value in meta.items() if name not in ("title", "lead", "warnings")},
     )
     return html(page)
 

@@ -89,21 +89,26 @@ class Recommenders:
                 made[name] = self.scorer(run, Arm(), seed)
         return hybrid(config, made, self.data)
 
-    def described(self, parts: int) -> dict[str, str]:
-        """How the page is headed, and how it was made: the same for the same parts."""
+    def described(self, parts: int) -> dict[str, Any]:
+        """How the page is headed, and how it was made: the same for the same parts. `warnings` must be read first."""
         config, data = self.config, self.data
         seeds, n_queries = ", ".join(map(str, config.seeds)), len(data.queries["test"].users)
         train = config.train.model_dump(mode="json", exclude={"seed", "threads"})
+        tuning = "untuned: every model has the options as configured, in every arm"
+        if config.tuning is not None:
+            tuning = f"{config.tuning.trials} trials for each model and arm, the best chosen by validation queries"
         sets = [f"{name} v{each.version}, {each.encoder}" for name, each in self.features.items()]
         return {
             "title": f"Sequential models on {self.dataset.name}",
             "lead": f"What does stored text add? {len(config.models)} models, {1 + len(config.arms)} arms, seeds"
             f" {seeds};"
             f" {n_queries:,} test queries over {data.n_items:,} items, ranked in full.",
+            "warnings": [tuning] if config.models and config.tuning is None else [],
             "Dataset": f"{self.dataset.name}, {str(data.lineage['dataset'])[:12]}",
             "Split": json.dumps(config.split.model_dump(mode="json")),
             "Feature sets": "; ".join(sets) or "none",
             "Seeds": seeds,
+            **({"Tuning": tuning} if config.models else {}),
             "Training, the same for every model and arm": json.dumps(train),
             "Intervals": f"{config.resamples:,} resamples of users and seeds, in pairs",
             "Cold items": f"at most {config.cold_at_most} training rows",
