@@ -103,6 +103,15 @@ def test_all_rows_alone_save_none(judged: dict) -> None:
     assert set(table["claim"]) == {TEXT_BEATS_BASE, CONTROL_DOES_NOTHING, ARM_BEATS_ARM}
 
 
+def test_of_two_texts_the_one_named_first_is_said_to_beat_the_other(judged: dict) -> None:
+    both = {**judged, **{("m", "title", fraction): judged["m", "base", fraction] for fraction in FRACTIONS}}
+    arms = {**TEXT, "title": Arm(features=("title",))}
+    table = claims(SampleEfficiencyConfig(fractions=FRACTIONS, seeds=(0, 1), arms=arms), ["m"], both)
+
+    over = table.filter(claim=ARM_BEATS_ARM, slice="all").select("arm", "against", "verdict").unique()
+    assert set(over.iter_rows()) == {("text", other, "holds") for other in ("title", "permuted", "random")}
+
+
 def test_a_gap_in_the_sequence_ends_it(judged: dict) -> None:
     worse = {**judged, ("m", "text", 1.0): judged["m", "text", 0.1]}
     study = SampleEfficiencyConfig(fractions=FRACTIONS, seeds=(0, 1), arms={"text": TEXT["text"]}, margin=0.002)

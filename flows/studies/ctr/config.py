@@ -125,10 +125,10 @@ class CTRStudyConfig(Section):
         }
 
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """(arm, against) of the claims "arm beats arm"."""
-        for name, arm in self.arms.items():
-            if arm.has_text:
-                yield from ((name, control) for control in self.controls_of(name))
+        """(arm, against) of the claims "arm beats arm": of two texts the one named first, and texts over controls."""
+        texts = [name for name, arm in self.arms.items() if arm.has_text]
+        yield from combinations(texts, 2)
+        yield from ((name, control) for name in texts for control in self.controls_of(name))
 
 
 class SampleEfficiencyConfig(CTRStudyConfig):
@@ -141,7 +141,6 @@ class AblationConfig(CTRStudyConfig):
     """Which text, which encoding, which adaptor? Many arms at one fraction or few, each against each other."""
 
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """Of two arms with text the one named first against the other; text against controls; base against the rest."""
-        yield from combinations([name for name, arm in self.arms.items() if arm.has_text], 2)
+        """Also the base against what else has no text."""
         yield from ((BASE, name) for name, arm in self.arms.items() if not arm.features)
         yield from super().pairs()
