@@ -120,7 +120,9 @@ def test_a_gap_in_the_sequence_ends_it(judged: dict) -> None:
     assert table.filter(claim=EQUALS_ALL_ROWS).sort("fraction")["verdict"].to_list()[1] == "holds"
     saving = savings(study, table)[0]
     assert (saving["fraction"], saving["controlled"]) == (None, False)
-    assert saving_line(saving) == "uncontrolled: m: no fraction with text was shown to equal all rows without"
+    line = "uncontrolled: m: no smaller share of the rows with text was shown to equal all rows without"
+    assert saving_line(saving) == line
+    assert saving_line({**saving, "fraction": 1.0, "factor": 1.0}) == line
     assert all(claim_line(claim).startswith("uncontrolled: m: text ") for claim in table.to_dicts())
 
 

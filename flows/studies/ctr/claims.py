@@ -178,8 +178,8 @@ def claim_line(claim: Mapping[str, Any]) -> str:
 def saving_line(saving: Mapping[str, Any]) -> str:
     """How many rows text saves, in words."""
     line = f"{'' if saving['controlled'] else 'uncontrolled: '}{saving['model']}: "
-    if saving["fraction"] is None:
-        return f"{line}no fraction with {saving['arm']} was shown to equal all rows without"
+    if saving["fraction"] in (None, 1):
+        return f"{line}no smaller share of the rows with {saving['arm']} was shown to equal all rows without"
     share = f"{100 * saving['fraction']:g} % of the rows"
     return f"{line}{share} with {saving['arm']} equal all rows without: {saving['factor']:g} times fewer"
 
