@@ -89,13 +89,14 @@ def show_recommendations(example: Mapping[str, Any]) -> None:
 
 
 def show_frame(frame: pl.DataFrame, output: str) -> None:
-    """Print a query's result as a table, csv or json."""
+    """Print a query's result as a table, csv or json. A table is as wide as it must be, except on a terminal."""
     if output == "csv":
         sys.stdout.write(_flat(frame).write_csv())
     elif output == "json":
         frame.write_ndjson(sys.stdout.buffer)
     else:
-        with pl.Config(tbl_rows=40, tbl_cols=-1, fmt_str_lengths=80, tbl_hide_dataframe_shape=False):
+        width = None if sys.stdout.isatty() else -1
+        with pl.Config(tbl_rows=40, tbl_cols=-1, tbl_width_chars=width, fmt_str_lengths=80):
             print(frame)
 
 
