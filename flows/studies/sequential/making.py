@@ -108,7 +108,7 @@ class Recommenders:
             "Split": json.dumps(config.split.model_dump(mode="json")),
             "Feature sets": "; ".join(sets) or "none",
             "Seeds": seeds,
-            **({"Tuning": tuning} if config.models else {}),
+            "Tuning": tuning,
             "Training, the same for every model and arm": json.dumps(train),
             "Intervals": f"{config.resamples:,} resamples of users and seeds, in pairs",
             "Cold items": f"at most {config.cold_at_most} training rows",
