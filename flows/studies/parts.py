@@ -19,8 +19,13 @@ REPORT = "report.html"
 
 def stored(root: Path, name: str, key: str) -> files.Version | None:
     """The newest part called `name`, where it was made of what `key` is the hash of. Raises StoreError for damage."""
-    found = files.latest(files.named(root / STUDY_PARTS, name))
+    found = newest(root, name)
     return found if found is not None and found.content_hash == key else None
+
+
+def newest(root: Path, name: str) -> files.Version | None:
+    """The newest part called `name`, whatever it was made of. Raises StoreError for damage."""
+    return files.latest(files.named(root / STUDY_PARTS, name))
 
 
 def keep(

@@ -192,6 +192,8 @@ def test_a_study_is_done_once_and_goes_on_where_it_was_killed(studied: tuple[Pat
     planned = command(path, "sample_efficiency", "--dry-run").output
     assert (len(parts), "16 fits, 12 of them stored; " in planned, "\nabout " in planned) == (16, True, True)
     assert len(list((root / "study_parts").iterdir())) == 12
+    others = command(path, "sample_efficiency", "--dry-run", "--set", "train.epochs=4").output
+    assert ("16 fits, 0 of them stored; " in others, "\nabout " in others) == (True, True)  # as fast as those before
 
     rest = command(path, "sample_efficiency", "--workers", "2").output  # in processes of their own
     assert done_line(rest).startswith("16 parts, 4 of them computed now, in ")

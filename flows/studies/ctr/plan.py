@@ -1,19 +1,16 @@
-"""What has to be fitted for a study, what is there already, and how long will the rest take?
+"""What has to be fitted for a study, and what is there already?
 
 With trials, the first seed's part decides for the others which trial they take, so these are ready only after it.
 """
 
 import importlib.metadata
 import json
-import statistics
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ctr_models import runs
 from ctr_models.train import RECIPE
 from flows.digests import digest
-from flows.learning import run_name
 from flows.studies.ctr.config import CONFIGURED, CTRStudyConfig
 from flows.studies.ctr.rows import count
 from flows.studies.ctr.settings import Settings, model_names, settings
@@ -134,29 +131,6 @@ class Plan:
             "nightshift": importlib.metadata.version("nightshift"),
         }
 
-    def estimate(self, *, processes: int) -> dict[str, Any]:
-        """How many fits, how many are stored, rows times epochs at most, minutes (None where nothing tells the speed).
-
-        As fast as the stored parts of the same model were, else as its newest run of `nightshift train`.
-        """
-        missing = self.missing()
-        speeds = {model: self._seconds_per_look(model) for model in self.models}
-        known = [speed for speed in speeds.values() if speed is not None]
-        minutes = None
-        if known or not missing:
-            typical = statistics.median(known) if known else 0.0
-            seconds = sum(fit.looks * (speeds[fit.model] or typical) for fit in missing)
-            minutes = round(seconds / 60 / processes, 1)
-        return {
-            "fits": sum(len(fit.settings) for fit in self.fits.values()),
-            "stored": sum(len(self.fits[place].settings) for place in self.parts),
-            "row_epochs": sum(
-                count(self.rows["train"], fit.fraction) * s.train.epochs for fit in missing for s in fit.settings
-            ),
-            "processes": processes,
-            "minutes": minutes,
-        }
-
     def _enter(self, model: str, arm: str, fraction: float) -> None:
         """Enter the fits of all seeds, as far as it is known which trial they take."""
         first = (model, arm, fraction, self.study.seeds[0])
@@ -190,13 +164,3 @@ class Plan:
     def _looks(self, train_rows: int) -> int:
         """What an epoch costs, in rows that are learned from."""
         return round(train_rows + VALIDATING * self.rows["validation"])
-
-    def _seconds_per_look(self, model: str) -> float | None:
-        """The median over the stored parts of a model, else over its newest runs."""
-        seen = [part.meta["seconds"] / part.meta["looks"] for place, part in self.parts.items() if place[0] == model]
-        looks = self._looks(self.rows["train"])
-        for arm in ("without", "with") if not seen else ():
-            if run := files.latest(runs.folder(self.run.store.root, run_name(model, arm))):
-                said = run.meta["metrics"]
-                seen.append(len(said["epochs"]) * said["train_rows"] / said["samples_per_second"] / looks)
-        return statistics.median(seen) if seen else None

@@ -18,6 +18,7 @@ from flows.config import RunConfig
 from flows.progress import progress
 from flows.studies.ctr.claims import savings
 from flows.studies.ctr.config import CTRStudyConfig
+from flows.studies.ctr.estimate import estimate
 from flows.studies.ctr.judge import Judged
 from flows.studies.ctr.plan import Plan
 from flows.studies.ctr.rows import guard_time
@@ -66,7 +67,7 @@ def study(run: RunConfig, name: str, *, processes: int | None = None) -> dict[st
 def dry_run(run: RunConfig, name: str, *, processes: int | None = None) -> dict[str, Any]:
     """What the study would do, and how long it may take; nothing is written."""
     plan, guard = _planned(run, name)
-    return {"study": name, "guard": guard, **plan.protocol(), **plan.estimate(processes=processes or CORES)}
+    return {"study": name, "guard": guard, **plan.protocol(), **estimate(plan, processes=processes or CORES)}
 
 
 def _planned(run: RunConfig, name: str) -> tuple[Plan, str]:
