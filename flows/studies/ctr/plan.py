@@ -87,13 +87,11 @@ class Plan:
         """How the study is made, for those who read its tables; `warnings` are what a reader must know first."""
         shares = {name: trial.fractions for name, trial in self.study.trials.items()}
         only = {name: " at " + ", ".join(f"{100 * f:g} %" for f in at) if at else "" for name, at in shares.items()}
-        trials = ", ".join([CONFIGURED, *(name + where for name, where in only.items())])
+        trials = "; ".join([CONFIGURED, *(name + where for name, where in only.items())])
         tuning = "untuned: every model has the values as configured, in every arm and at every fraction"
         if self.study.trials:
-            tuning = (
-                f"tuned: {len(self.study.trials) + 1} trials ({trials}) for each model, arm and fraction on seed"
-                f" {self.study.seeds[0]}, chosen by validation AUC"
-            )
+            first = self.study.seeds[0]
+            tuning = f"tuned: for each model and arm on seed {first} by validation AUC, of these trials: {trials}"
         alone = [arm for arm in self.arms if not self.study.is_controlled(arm)]
         uncontrolled = [f"uncontrolled: {arm} has not both a permuted and a random control beside it" for arm in alone]
         read = {name: self.features.get(name) for name in sorted(self.study.feature_sets())}
