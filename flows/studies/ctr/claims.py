@@ -181,7 +181,7 @@ def saving_line(saving: Mapping[str, Any]) -> str:
     if saving["fraction"] in (None, 1):
         return f"{line}no smaller share of the rows with {saving['arm']} was shown to equal all rows without"
     share = f"{100 * saving['fraction']:g} % of the rows"
-    return f"{line}{share} with {saving['arm']} equal all rows without: {saving['factor']:g} times fewer"
+    return f"{line}{share} with {saving['arm']} equal all rows without: {saving['factor']:.3g} times fewer"
 
 
 def headlines(table: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
