@@ -28,8 +28,9 @@ def estimate(plan: Plan, *, processes: int) -> dict[str, Any]:
     paces = [_pace(plan, past, fit) for fit in missing]
     known = [pace for pace in paces if pace is not None]
     seconds = None
-    if len(known) == len(missing):
-        seconds = sum(pace * _row_epochs(plan, fit) for pace, fit in zip(known, missing, strict=True))
+    if known or not missing:
+        typical = statistics.median(known) if known else 0.0
+        seconds = sum((pace or typical) * _row_epochs(plan, fit) for pace, fit in zip(paces, missing, strict=True))
     return {
         "fits": sum(len(fit.settings) for fit in plan.fits.values()),
         "stored": sum(len(plan.fits[place].settings) for place in plan.parts),
