@@ -1,7 +1,7 @@
 """How does a study go on where it was left? Each part is published as soon as it is done, and so are the tables.
 
-A part is a version of `<root>/study_parts/<study>.<part>`, under the hash of everything that it was made of: where that
-has not changed, it is not computed again.
+A part is a version of `<root>/study_parts/<study>.<part>`, under the hash of everything that it was made of: what was
+once computed is not computed again, also where the study has been of other values meanwhile.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,9 +18,10 @@ REPORT = "report.html"
 
 
 def stored(root: Path, name: str, key: str) -> files.Version | None:
-    """The newest part called `name`, where it was made of what `key` is the hash of. Raises StoreError for damage."""
-    found = newest(root, name)
-    return found if found is not None and found.content_hash == key else None
+    """The part called `name` made of what `key` is the hash of. Raises StoreError for damage in it or a newer one."""
+    folder = files.named(root / STUDY_PARTS, name)
+    newest_first = (files.read_version(files.path_of(folder, number)) for number in reversed(files.numbers(folder)))
+    return next((part for part in newest_first if part.content_hash == key), None)
 
 
 def newest(root: Path, name: str) -> files.Version | None:

@@ -30,7 +30,6 @@ from flows.studies.sequential.making import Recommenders, run_name
 from flows.studies.sequential.tables import Part
 from flows.studies.tuning import Trial, best, search
 from storage import files
-from storage.layout import STUDY_PARTS
 
 STUDY = "sequential"
 TUNED_BY = "ndcg@10"
@@ -199,9 +198,10 @@ class Study:
         return self.made.scorer(run, section, seed), meta
 
     def _run_of_trial(self, name: str, arm: str, trial: Trial) -> Run:
-        part, _, _ = self.trial_part(name, arm, trial.number, trial.options)
-        version = files.version(files.named(self.made.root / STUDY_PARTS, part)).meta["run_version"]
-        return runs.load_run(self.made.root, run_name(name, arm, f"trial-{trial.number}"), version)
+        named, key, _ = self.trial_part(name, arm, trial.number, trial.options)
+        part = stored(self.made.root, named, key)
+        assert part is not None
+        return runs.load_run(self.made.root, run_name(name, arm, f"trial-{trial.number}"), part.meta["run_version"])
 
     def _settings(self, name: str, arm: str, seed: int, options: NetworkConfig) -> list:
         """What a trained part is made of."""
