@@ -65,7 +65,7 @@ def _learning_curves(tables: CtrTables) -> Figure:
     return Figure(
         "Sample efficiency",
         "Test AUC over the training rows, which are nested and the same for every arm. Bands are 95 % intervals over"
-        " seeds.",
+        " seeds, of three or more.",
         tuple(panels),
         Table(
             ("model", "arm", "fraction", "training rows", "AUC", "low", "high", "seeds"),
@@ -129,7 +129,7 @@ def _arms(tables: CtrTables) -> Figure:
     )
     return Figure(
         "Every arm",
-        f"Test AUC at {percent(tables.whole)} of the training rows, with 95 % intervals over seeds.",
+        f"Test AUC at {percent(tables.whole)} of the training rows, with 95 % intervals over seeds, of three or more.",
         tuple(panels),
         Table(("model", "arm", "AUC", "low", "high", "seeds"), cells, words=2),
     )

@@ -108,7 +108,7 @@ def _figures(results: pl.DataFrame, drawn: Mapping[str, str], metric: str) -> It
     accuracy = [f"{name}@{k}" for name in ("ndcg", "hr", "mrr")]
     beyond = [f"{name}@{k}" for name in ("coverage", "serendipity", "novelty")]
     whole = results.filter(slice="all")
-    over = "Means over seeds with 95 % intervals over seeds; where there is one seed, there is no interval."
+    over = "Means over seeds, with 95 % intervals where there are three or more."
     yield _figure("How good the rankings are", f"All queries. {over}", whole, drawn, "value", accuracy)
     parts = results.filter(metric=metric).with_columns(metric=pl.col("part"))
     names = parts["part"].unique(maintain_order=True).to_list()
