@@ -263,10 +263,11 @@ def test_labels_keep_apart_in_the_order_of_their_curves(wanted: list[float]) -> 
 
 
 def test_seeds_make_a_students_t_interval() -> None:
-    table = pl.DataFrame({"arm": ["a", "a", "a", "b", "b"], "value": [1.0, 2.0, 3.0, 5.0, 7.0]})
-    a, b = over_seeds(table, ["arm"]).to_dicts()
+    table = pl.DataFrame({"arm": ["a", "a", "a", "b", "c", "c"], "value": [1.0, 2.0, 3.0, 5.0, 5.0, 7.0]})
+    a, b, c = over_seeds(table, ["arm"]).to_dicts()
 
-    assert (a["mean"], a["seeds"], b["mean"], b["seeds"], b["low"], b["high"]) == (2.0, 3, 6.0, 2, None, None)
+    assert (a["mean"], a["seeds"], b["mean"], b["low"]) == (2.0, 3, 5.0, None)
+    assert (c["mean"], c["seeds"], c["low"], c["high"]) == (6.0, 2, None, None)
     assert a["high"] - 2 == pytest.approx(4.302653 / 3**0.5)  # t of 2 degrees of freedom, from a printed table
     assert 2 - a["low"] == pytest.approx(a["high"] - 2)
 
